@@ -1,0 +1,1 @@
+"""Read, convert and write language-model checkpoints, without PyTorch."""

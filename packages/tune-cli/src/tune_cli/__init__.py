@@ -1,0 +1,1 @@
+"""Fine-tune open-weight language models from one command line."""

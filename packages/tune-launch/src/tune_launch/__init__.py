@@ -1,0 +1,1 @@
+"""Start a training script, in this process or in many."""

@@ -1,0 +1,1 @@
+"""Fine-tuning recipes that you read top to bottom, in native PyTorch."""
