@@ -1,0 +1,1 @@
+"""One decoder under Hugging Face's parameter names: its configuration, loading and export."""
