@@ -1,1 +1,88 @@
-"""Read, convert and write language-model checkpoints, without PyTorch."""
+"""Read, convert and write language-model checkpoints, without PyTorch.
+
+    from tune_checkpoint import convert, open_checkpoint
+
+    result = convert("model.gguf", "my-model")     # a Hugging Face folder
+    weights = open_checkpoint("my-model")          # name -> lazy tensor
+    embeddings = weights["model.embed_tokens.weight"].numpy()
+
+Importing this package loads nothing else: every public name brings what it needs when it is first used.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tune_checkpoint._convert import ConversionResult, convert, plan_conversion
+    from tune_checkpoint.atomic import atomic_folder
+    from tune_checkpoint.checkpoint import Checkpoint, LazyTensor, open_checkpoint
+    from tune_checkpoint.errors import (
+        CheckpointError,
+        CheckpointNotFoundError,
+        CorruptFileError,
+        OutputExistsError,
+        UnsupportedCheckpointError,
+        WriteFailedError,
+    )
+    from tune_checkpoint.plan import Plan, SideFile, TensorPlan, TensorSlice
+    from tune_checkpoint.safetensors_writer import SafetensorsWriter
+    from tune_checkpoint.shards import TensorOut, write_checkpoint
+
+_MODULE_OF = {
+    "Checkpoint": "checkpoint",
+    "CheckpointError": "errors",
+    "CheckpointNotFoundError": "errors",
+    "ConversionResult": "_convert",
+    "CorruptFileError": "errors",
+    "LazyTensor": "checkpoint",
+    "OutputExistsError": "errors",
+    "Plan": "plan",
+    "SafetensorsWriter": "safetensors_writer",
+    "SideFile": "plan",
+    "TensorOut": "shards",
+    "TensorPlan": "plan",
+    "TensorSlice": "plan",
+    "UnsupportedCheckpointError": "errors",
+    "WriteFailedError": "errors",
+    "atomic_folder": "atomic",
+    "convert": "_convert",
+    "open_checkpoint": "checkpoint",
+    "plan_conversion": "_convert",
+    "write_checkpoint": "shards",
+}
+
+__all__ = [
+    "Checkpoint",
+    "CheckpointError",
+    "CheckpointNotFoundError",
+    "ConversionResult",
+    "CorruptFileError",
+    "LazyTensor",
+    "OutputExistsError",
+    "Plan",
+    "SafetensorsWriter",
+    "SideFile",
+    "TensorOut",
+    "TensorPlan",
+    "TensorSlice",
+    "UnsupportedCheckpointError",
+    "WriteFailedError",
+    "atomic_folder",
+    "convert",
+    "open_checkpoint",
+    "plan_conversion",
+    "write_checkpoint",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    globals()[name] = value  # the next access does not come here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

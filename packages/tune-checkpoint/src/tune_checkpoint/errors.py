@@ -1,0 +1,25 @@
+"""What can go wrong with a checkpoint, each with a message that says what, where, why and what to do next."""
+
+
+class CheckpointError(Exception):
+    """The base of every error that this package raises on purpose."""
+
+
+class CheckpointNotFoundError(CheckpointError):
+    """There is no checkpoint at the path, or the file cannot be opened."""
+
+
+class CorruptFileError(CheckpointError):
+    """A file breaks its format: truncated, out of bounds, contradictory. The message names file and place."""
+
+
+class UnsupportedCheckpointError(CheckpointError):
+    """The checkpoint is sound, but of a kind, architecture or type that this package does not handle."""
+
+
+class OutputExistsError(CheckpointError):
+    """What was to be written is already there."""
+
+
+class WriteFailedError(CheckpointError):
+    """The system refused to write: disk full, permission denied, a read-only folder."""

@@ -1,0 +1,223 @@
+"""The Llama family in GGUF: which tensors a model has, under which names, in which shapes."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from msgspec import Struct
+
+from tune_checkpoint.errors import CorruptFileError, UnsupportedCheckpointError
+from tune_checkpoint.gguf.metadata import Metadata
+from tune_checkpoint.gguf.reader import GgufHeader
+from tune_checkpoint.gguf.types import BLOCKS
+from tune_checkpoint.plan import Cast, Dequantise, Op, TensorPlan, TensorSlice, UnpermuteHeads
+
+LAYER_TENSORS = {
+    "attn_norm.weight": ("input_layernorm.weight", "H"),
+    "attn_q.weight": ("self_attn.q_proj.weight", "QH"),
+    "attn_k.weight": ("self_attn.k_proj.weight", "KH"),
+    "attn_v.weight": ("self_attn.v_proj.weight", "KH"),
+    "attn_output.weight": ("self_attn.o_proj.weight", "HQ"),
+    "attn_q.bias": ("self_attn.q_proj.bias", "Q"),
+    "attn_k.bias": ("self_attn.k_proj.bias", "K"),
+    "attn_v.bias": ("self_attn.v_proj.bias", "K"),
+    "attn_output.bias": ("self_attn.o_proj.bias", "H"),
+    "ffn_norm.weight": ("post_attention_layernorm.weight", "H"),
+    "ffn_gate.weight": ("mlp.gate_proj.weight", "FH"),
+    "ffn_up.weight": ("mlp.up_proj.weight", "FH"),
+    "ffn_down.weight": ("mlp.down_proj.weight", "HF"),
+    "ffn_gate.bias": ("mlp.gate_proj.bias", "F"),
+    "ffn_up.bias": ("mlp.up_proj.bias", "F"),
+    "ffn_down.bias": ("mlp.down_proj.bias", "H"),
+}
+"""Name after `blk.N.` -> name after `model.layers.N.`, and the dimensions.
+
+V: vocabulary, H: hidden, Q: query heads x head_dim, K: key-value heads x head_dim, F: feed-forward."""
+
+ATTENTION_BIASES = ("attn_q.bias", "attn_k.bias", "attn_v.bias", "attn_output.bias")
+MLP_BIASES = ("ffn_gate.bias", "ffn_up.bias", "ffn_down.bias")
+
+EMBEDDING, NORM, HEAD = "token_embd.weight", "output_norm.weight", "output.weight"
+ROPE_FREQS = "rope_freqs.weight"
+
+
+class LlamaShape(Struct, frozen=True):
+    """The sizes of a model, as its metadata and tensor table state them."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    tied: bool
+    """The embedding is the head too, and there is no tensor of its own for it."""
+    attention_bias: bool
+    mlp_bias: bool
+
+    def dims(self, letters: str) -> tuple[int, ...]:
+        """The dimensions that LAYER_TENSORS writes as letters."""
+        sizes = {
+            "V": self.vocab_size,
+            "H": self.hidden_size,
+            "Q": self.num_attention_heads * self.head_dim,
+            "K": self.num_key_value_heads * self.head_dim,
+            "F": self.intermediate_size,
+        }
+        return tuple(sizes[letter] for letter in letters)
+
+
+def read_shape(header: GgufHeader) -> LlamaShape:
+    """The model's sizes.
+
+    Raises:
+        CorruptFileError: a size is missing or contradicts another.
+        UnsupportedCheckpointError: the file holds a variant of the architecture that is not this decoder.
+    """
+    metadata = header.metadata
+    by_name = {tensor.name: tensor for tensor in header.tensors}
+    _refuse_variants(metadata)
+    num_layers = metadata.required_int("llama.block_count")
+    if num_layers > len(by_name):
+        raise CorruptFileError(
+            f"{header.path}: llama.block_count is {num_layers}, but there are fewer tensors"
+        )
+    if EMBEDDING not in by_name:
+        raise CorruptFileError(f"{header.path}: tensor {EMBEDDING!r} is missing")
+    num_heads = metadata.required_int("llama.attention.head_count")
+    hidden_size = metadata.required_int("llama.embedding_length")
+    return LlamaShape(
+        # The embedding knows best: llama.vocab_size is missing from older files.
+        vocab_size=by_name[EMBEDDING].shape[0],
+        hidden_size=hidden_size,
+        intermediate_size=metadata.required_int("llama.feed_forward_length"),
+        num_hidden_layers=num_layers,
+        num_attention_heads=num_heads,
+        num_key_value_heads=_key_value_heads(metadata, num_heads),
+        head_dim=_head_dim(metadata, hidden_size, num_heads),
+        tied=HEAD not in by_name,
+        attention_bias=_has_biases(header.path, by_name, ATTENTION_BIASES),
+        mlp_bias=_has_biases(header.path, by_name, MLP_BIASES),
+    )
+
+
+def plan_tensors(header: GgufHeader, shape: LlamaShape, dtype: str | None) -> tuple[TensorPlan, ...]:
+    """A plan for every tensor of the Hugging Face model, in the order in which transformers saves them.
+
+    Args:
+        header: the file.
+        shape: its sizes.
+        dtype: the type of the output; None keeps each tensor's own, and F32 for a quantised one.
+
+    Raises:
+        CorruptFileError: a tensor is missing or has another shape.
+        UnsupportedCheckpointError: there are tensors that this model does not have.
+    """
+    remaining = {tensor.name: tensor for tensor in header.tensors}
+    remaining.pop(ROPE_FREQS, None)  # read into the configuration
+    plans = []
+    for source_name, name, dims in _expected(shape):
+        source = remaining.pop(source_name, None)
+        if source is None:
+            raise CorruptFileError(f"{header.path}: tensor {source_name!r} is missing (it becomes {name!r})")
+        if source.shape != dims:
+            raise CorruptFileError(
+                f"{header.path}: tensor {source_name!r} has shape {list(source.shape)}; "
+                f"the metadata makes it {list(dims)}"
+            )
+        plans.append(_plan_tensor(source, name, shape, dtype))
+    if remaining:
+        names = ", ".join(sorted(remaining)[:3])
+        raise UnsupportedCheckpointError(
+            f"{header.path}: {len(remaining)} tensors are no part of a Llama model ({names}); "
+            "converting would lose them"
+        )
+    return tuple(plans)
+
+
+def _refuse_variants(metadata: Metadata) -> None:
+    """What is called llama in GGUF and is not this decoder."""
+    if metadata.integer("llama.expert_count"):
+        raise UnsupportedCheckpointError(
+            f"{metadata.path}: a mixture of experts (llama.expert_count); dense Llama models can be converted"
+        )
+    if (metadata.integer("split.count") or 1) > 1:
+        raise UnsupportedCheckpointError(
+            f"{metadata.path}: one part of a split GGUF file (split.count); "
+            "merge the parts into one file with llama.cpp's llama-gguf-split --merge"
+        )
+    kind = metadata.text("general.type")
+    if kind not in (None, "model"):
+        raise UnsupportedCheckpointError(
+            f"{metadata.path}: general.type is {kind!r}; whole models can be converted"
+        )
+
+
+def _key_value_heads(metadata: Metadata, num_heads: int) -> int:
+    key = "llama.attention.head_count_kv"
+    num_kv_heads = metadata.required_int(key) if key in metadata else num_heads
+    if num_heads % num_kv_heads:
+        raise CorruptFileError(
+            f"{metadata.path}: {num_heads} query heads do not share {num_kv_heads} key-value heads"
+        )
+    return num_kv_heads
+
+
+def _head_dim(metadata: Metadata, hidden_size: int, num_heads: int) -> int:
+    """Elements of a head: stated, or the rotary width, or what the heads have of the hidden size."""
+    rotary = metadata.integer("llama.rope.dimension_count")
+    stated = metadata.integer("llama.attention.key_length")
+    head_dim = stated or rotary or hidden_size // num_heads
+    if head_dim <= 0 or head_dim % 2:
+        raise CorruptFileError(f"{metadata.path}: a head of {head_dim} elements cannot be rotated in pairs")
+    if rotary not in (None, head_dim) or metadata.integer("llama.attention.value_length") not in (
+        None,
+        head_dim,
+    ):
+        raise UnsupportedCheckpointError(
+            f"{metadata.path}: heads of {head_dim} elements with another rotary or value width; "
+            "models whose heads are rotated as a whole can be converted"
+        )
+    return head_dim
+
+
+def _has_biases(path: Path, by_name: dict[str, TensorSlice], kinds: tuple[str, ...]) -> bool:
+    """Whether the layers have these biases: Hugging Face's Llama has all of a group or none."""
+    found = {kind for kind in kinds if f"blk.0.{kind}" in by_name}
+    if found and found != set(kinds):
+        lacking = ", ".join(kind for kind in kinds if kind not in found)
+        raise UnsupportedCheckpointError(
+            f"{path}: has {', '.join(sorted(found))} but no {lacking}; "
+            "a Hugging Face Llama model has biases on all of these projections or on none"
+        )
+    return bool(found)
+
+
+def _expected(shape: LlamaShape) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+    """(name in GGUF, name in Hugging Face, shape) of every tensor."""
+    absent = () if shape.attention_bias else ATTENTION_BIASES
+    absent += () if shape.mlp_bias else MLP_BIASES
+    yield EMBEDDING, "model.embed_tokens.weight", shape.dims("VH")
+    for layer in range(shape.num_hidden_layers):
+        for source, (name, letters) in LAYER_TENSORS.items():
+            if source not in absent:
+                yield f"blk.{layer}.{source}", f"model.layers.{layer}.{name}", shape.dims(letters)
+    yield NORM, "model.norm.weight", shape.dims("H")
+    if not shape.tied:
+        yield HEAD, "lm_head.weight", shape.dims("VH")
+
+
+def _plan_tensor(source: TensorSlice, name: str, shape: LlamaShape, dtype: str | None) -> TensorPlan:
+    ops: list[Op] = []
+    if re.search(r"\.attn_[qk]\.", source.name):
+        is_query = ".attn_q." in source.name
+        ops.append(UnpermuteHeads(shape.num_attention_heads if is_query else shape.num_key_value_heads))
+    present = source.dtype
+    if present in BLOCKS:
+        ops.append(Dequantise())
+        present = "F32"
+    if dtype is not None and dtype != present:
+        ops.append(Cast(dtype))
+        present = dtype
+    return TensorPlan(name, present, source.shape, (source,), tuple(ops))

@@ -1,0 +1,66 @@
+"""The plan that turns a GGUF file into a Hugging Face folder."""
+
+import json
+from typing import Any
+
+from tune_checkpoint.errors import CorruptFileError, UnsupportedCheckpointError
+from tune_checkpoint.gguf.config import generation_config, model_config
+from tune_checkpoint.gguf.llama import LlamaShape, plan_tensors, read_shape
+from tune_checkpoint.gguf.reader import GgufHeader, read_gguf_header
+from tune_checkpoint.gguf.tokenizer import Vocabulary, read_vocabulary, tokenizer_files
+from tune_checkpoint.mapped import MappedFile
+from tune_checkpoint.plan import Plan, SideFile
+
+ARCHITECTURES = ("llama",)
+"""What `general.architecture` may be: Llama, Mistral, SmolLM2 and their kin all go by this name."""
+
+
+def plan_gguf(file: MappedFile, dtype: str | None) -> Plan:
+    """Plan the conversion of a GGUF file.
+
+    Args:
+        file: the file.
+        dtype: the type of the output (`BF16`); None keeps each tensor's, with F32 for quantised ones.
+    """
+    header = read_gguf_header(file)
+    architecture = _architecture(header)
+    shape = read_shape(header)
+    tensors = plan_tensors(header, shape, dtype)
+    vocabulary = read_vocabulary(header.metadata)
+    ids = {} if vocabulary is None else vocabulary.ids
+    config = model_config(header, file, shape, tensors, ids)
+    files, warnings = _tokenizer(header, shape, vocabulary, config["max_position_embeddings"])
+    files = [
+        _json_file("config.json", config),
+        _json_file("generation_config.json", generation_config(header.metadata, ids)),
+        *files,
+    ]
+    return Plan(str(file.path), "gguf", architecture, tensors, tuple(files), tuple(warnings))
+
+
+def _architecture(header: GgufHeader) -> str:
+    architecture = header.metadata.text("general.architecture")
+    if architecture is None:
+        raise CorruptFileError(f"{header.path}: general.architecture is missing from the metadata")
+    if architecture not in ARCHITECTURES:
+        raise UnsupportedCheckpointError(
+            f"{header.path}: architecture {architecture!r} cannot be converted; "
+            f"supported: {', '.join(ARCHITECTURES)}"
+        )
+    return architecture
+
+
+def _tokenizer(
+    header: GgufHeader, shape: LlamaShape, vocabulary: Vocabulary | None, max_length: int
+) -> tuple[list[SideFile], list[str]]:
+    if vocabulary is None:
+        return [], ["tokenizer.json: the file has no vocabulary; copy the original model's tokenizer files"]
+    if len(vocabulary.tokens) > shape.vocab_size:
+        raise CorruptFileError(
+            f"{header.path}: {len(vocabulary.tokens)} tokens, but the embedding has {shape.vocab_size} rows"
+        )
+    return tokenizer_files(header.metadata, vocabulary, max_length)
+
+
+def _json_file(name: str, value: dict[str, Any]) -> SideFile:
+    return SideFile(name, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())

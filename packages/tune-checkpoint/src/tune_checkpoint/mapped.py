@@ -1,0 +1,38 @@
+"""A file in the address space, read-only."""
+
+import mmap
+import os
+from pathlib import Path
+
+from tune_checkpoint.errors import CheckpointNotFoundError, CorruptFileError
+
+
+class MappedFile:
+    """A file mapped read-only; `view` takes no memory of its own and lives as long as a slice of it.
+
+    Args:
+        path: the file.
+
+    Raises:
+        CheckpointNotFoundError: it is not there, is a folder, or cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with path.open("rb") as file:
+                self.size = os.fstat(file.fileno()).st_size
+                # An empty file cannot be mapped.
+                content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if self.size else b""
+        except OSError as error:
+            raise CheckpointNotFoundError(f"{path}: cannot be read: {error.strerror or error}") from error
+        self.view = memoryview(content)
+
+    def read(self, offset: int, num_bytes: int, what: str) -> memoryview:
+        """The bytes at `offset`, checked against the file's size; `what` names them in the error."""
+        if num_bytes < 0 or offset < 0 or offset + num_bytes > self.size:
+            raise CorruptFileError(
+                f"{self.path}: {what} at byte {offset} takes {num_bytes} bytes, but the file has "
+                f"{self.size}; it is truncated or damaged: download or copy it again"
+            )
+        return self.view[offset : offset + num_bytes]

@@ -1,0 +1,125 @@
+"""The header of a safetensors file, checked before anything is used.
+
+Source: "Format" in the README of huggingface/safetensors: 8 bytes with the header's length (little-endian),
+the header (JSON: name -> dtype, shape, data_offsets), then the data.
+"""
+
+import json
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from tune_checkpoint.dtypes import ITEM_BYTES
+from tune_checkpoint.errors import CorruptFileError, UnsupportedCheckpointError
+from tune_checkpoint.mapped import MappedFile
+from tune_checkpoint.plan import TensorSlice
+
+MAX_HEADER_BYTES = 100_000_000
+"""As the safetensors library has it: a longer header is an attack on the reader's memory."""
+
+
+def read_safetensors_header(file: MappedFile) -> tuple[TensorSlice, ...]:
+    """The tensors of a safetensors file, in the order of their bytes.
+
+    Raises:
+        CorruptFileError: the header is malformed, or a tensor lies outside the file or over another.
+        UnsupportedCheckpointError: a tensor's type is unknown.
+    """
+    header, data_start = _parse(file)
+    header.pop("__metadata__", None)
+    tensors = [_tensor(file, name, entry, data_start) for name, entry in header.items()]
+    tensors.sort(key=lambda tensor: (tensor.offset, tensor.nbytes))
+    _check_layout(file, tensors, data_start)
+    return tuple(tensors)
+
+
+def _parse(file: MappedFile) -> tuple[dict[str, Any], int]:
+    """The header and the offset of the data."""
+    length = int.from_bytes(file.read(0, 8, "the header's length"), "little")
+    if length > MAX_HEADER_BYTES:
+        raise CorruptFileError(
+            f"{file.path}: a header of {length} bytes is announced, more than {MAX_HEADER_BYTES}; "
+            "this is not a safetensors file, or it is damaged"
+        )
+    text = bytes(file.read(8, length, "the header"))
+    try:
+        header = json.loads(text, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise CorruptFileError(f"{file.path}: the header at byte 8 is not valid JSON: {error}") from error
+    if not isinstance(header, dict):
+        raise CorruptFileError(f"{file.path}: the header at byte 8 is not a JSON object")
+    return header, 8 + length
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, refusing a key that stands twice: which of the two holds would depend on the reader."""
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice!r} stands there twice")
+    return result
+
+
+def _tensor(file: MappedFile, name: str, entry: Any, data_start: int) -> TensorSlice:
+    where = f"{file.path}: tensor {name!r}"
+    if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
+        raise CorruptFileError(f"{where}: the header does not give dtype, shape and data_offsets")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
+        raise UnsupportedCheckpointError(f"{where}: type {dtype!r} is not one of {', '.join(ITEM_BYTES)}")
+    if not _are_counts(shape) or not _are_counts(offsets) or len(offsets) != 2:
+        raise CorruptFileError(f"{where}: shape {shape!r} or data_offsets {offsets!r} are not counts")
+    nbytes = offsets[1] - offsets[0]
+    expected = prod(shape) * ITEM_BYTES[dtype]
+    if nbytes != expected:
+        raise CorruptFileError(
+            f"{where}: shape {shape} of {dtype} takes {expected} bytes, "
+            f"but data_offsets {offsets} span {nbytes}"
+        )
+    file.read(data_start + offsets[0], nbytes, f"tensor {name!r}")
+    return TensorSlice(str(file.path), name, dtype, tuple(shape), data_start + offsets[0], nbytes)
+
+
+def _are_counts(values: Any) -> bool:
+    return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
+
+
+def _check_layout(file: MappedFile, tensors: list[TensorSlice], data_start: int) -> None:
+    """The tensors fill the data without gap or overlap, as the format demands."""
+    end, previous = data_start, "the header"
+    for tensor in tensors:
+        if tensor.offset != end:
+            relation = "overlaps" if tensor.offset < end else "leaves a gap after"
+            raise CorruptFileError(
+                f"{file.path}: tensor {tensor.name!r} at byte {tensor.offset} {relation} {previous}, "
+                f"which ends at byte {end}"
+            )
+        end, previous = tensor.offset + tensor.nbytes, f"tensor {tensor.name!r}"
+    if end != file.size:
+        raise CorruptFileError(f"{file.path}: {file.size - end} bytes after {previous} belong to no tensor")
+
+
+def read_index(path: Path) -> dict[str, str]:
+    """The `weight_map` of a `model.safetensors.index.json`: tensor name -> file name beside it.
+
+    Raises:
+        CorruptFileError: it is not such an index, or a file name leads out of the folder.
+    """
+    try:
+        weight_map = json.loads(path.read_bytes(), object_pairs_hook=_unique)["weight_map"]
+    except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
+        raise CorruptFileError(f"{path}: not a checkpoint index with a weight_map: {error}") from error
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CorruptFileError(f"{path}: weight_map is not an object that names tensors")
+    for name, file_name in weight_map.items():
+        if not isinstance(file_name, str) or not _stays_inside(file_name):
+            raise CorruptFileError(
+                f"{path}: tensor {name!r} is said to be in {file_name!r}, not a file name in this folder"
+            )
+    return weight_map
+
+
+def _stays_inside(file_name: str) -> bool:
+    is_plain = file_name not in ("", ".", "..") and not any(char in file_name for char in "/\\\0")
+    return is_plain and not file_name.startswith("~")
