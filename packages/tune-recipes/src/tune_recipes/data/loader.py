@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -212,6 +213,7 @@ def build_loader(
 
 
 def _store(example: Example) -> _Stored:
-    ids = torch.tensor(example.ids, dtype=torch.int32)
-    is_target = torch.tensor(example.is_target)
-    return _Stored(ids[:-1], torch.where(is_target[1:], ids[1:], IGNORE_INDEX), example.where)
+    # By way of numpy, which reads a list three times as fast as torch.
+    ids = np.array(example.ids, dtype=np.int32)
+    targets = np.where(np.array(example.is_target[1:]), ids[1:], np.int32(IGNORE_INDEX))
+    return _Stored(torch.from_numpy(ids[:-1]), torch.from_numpy(targets), example.where)
