@@ -1,1 +1,3 @@
-"""Fine-tune open-weight language models from one command line."""
+"""The `tune` command."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,82 @@
+"""`tune cp`."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+
+def cp(
+    name: str,
+    dest: Path | None = None,
+    /,
+    *,
+    to: Path | None = None,
+    no_clobber: Annotated[bool, Parameter(name=["--no-clobber", "-n"])] = False,
+    force: Annotated[bool, Parameter(name=["--force", "-f"])] = False,
+    make_parents: bool = False,
+) -> None:
+    """Copy a built-in recipe or config to a local path.
+
+    Args:
+        name: Recipe or config, with or without suffix.
+        dest: File or folder to copy to; the folder you are in, if left out.
+        to: The same as DEST.
+        no_clobber: Leave a file that is there as it is, and say so.
+        force: Replace a file that is there.
+        make_parents: Make the folders that are missing.
+    """
+    import os
+
+    from tune_recipes.catalog import shown
+    from tune_recipes.errors import UserError
+    from tune_recipes.files import write_atomic
+
+    source = _find(name)
+    if dest and to:
+        raise UserError(f"where to: {dest} or {to}? Give DEST or --to, not both")
+    if force and no_clobber:
+        raise UserError("--force replaces a file, --no-clobber leaves it: give one of them")
+    target = _target(source, os.fspath(to or dest or "."))
+    if os.path.lexists(target) and not force:
+        if no_clobber:
+            print(f"{target} is there already; left as it is")
+            return
+        raise UserError(f"{target} is there already\n  --force replaces it, or choose another name with --to")
+    if make_parents:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    elif not target.parent.is_dir():
+        again = f"tune cp {name} --to {shown(target)} --make-parents"
+        raise UserError(f"{target.parent}: no such folder\n  to make it: `{again}`")
+    try:
+        write_atomic(target, source.read_bytes())
+    except OSError as error:
+        raise UserError(f"{target}: cannot be written: {error.strerror}") from None
+    print(f"Copied {source.name} to {target}")
+
+
+def _find(name: str) -> Path:
+    from tune_recipes.catalog import all_config_names, builtin_config, builtin_recipe, recipe_names
+    from tune_recipes.errors import UserError
+    from tune_recipes.suggest import did_you_mean
+
+    source = builtin_recipe(name) or builtin_config(name)
+    if source is None:
+        stem = name.removesuffix(".py").removesuffix(".yaml")
+        hint = did_you_mean(stem, [*recipe_names(), *all_config_names()])
+        raise UserError(f"{name}: no such built-in recipe or config{hint}\n  `tune ls` lists them")
+    return source
+
+
+def _target(source: Path, wish: str) -> Path:
+    """Return the file to write: inside a folder under its own name, else as wished with the right suffix."""
+    from tune_recipes.errors import UserError
+
+    target = Path(wish)
+    if target.is_dir() or wish.endswith("/"):
+        return target / source.name
+    if not target.suffix:
+        return target.with_name(target.name + source.suffix)
+    if target.suffix != source.suffix and not (source.suffix == ".yaml" and target.suffix == ".yml"):
+        raise UserError(f"{target}: a copy of {source.name} must end in {source.suffix}")
+    return target

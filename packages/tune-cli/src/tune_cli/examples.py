@@ -1,0 +1,102 @@
+"""The end of each help page: what one would type."""
+
+CLOSING = """
+View all documentation in docs/README.md of the source.
+"""
+
+USAGES = {
+    "ls": "[RECIPE] [OPTIONS]",
+    "cp": "NAME [DEST] [OPTIONS]",
+    "cat": "CONFIG [RECIPE] [OPTION=VALUE ...] [OPTIONS]",
+    "validate": "CONFIG [RECIPE] [OPTION=VALUE ...]",
+    "run": "RECIPE [OPTIONS] [OPTION=VALUE ...]",
+    "convert-ckpt": "SRC --output-dir DIR [OPTIONS]",
+}
+
+EXAMPLES = {
+    "tune": """\
+EXAMPLES
+    # Train a small model from scratch; needs no download and no GPU
+    $ tune run full_finetune --config demo_full_finetune
+
+    # Make a model trainable that you have as a GGUF file
+    $ tune convert-ckpt SmolLM2-135M.gguf --output-dir models/smollm2
+
+    # Fine-tune it on your own data
+    $ tune run lora_finetune model=models/smollm2 data.path=mine.jsonl
+
+    # Ask it a question
+    $ tune run generate model=models/smollm2 prompt="Why is the sky blue?"
+""",
+    "ls": """\
+EXAMPLES
+    # Everything that ships with tune
+    $ tune ls
+
+    # The configs of one recipe
+    $ tune ls full_finetune
+
+    # For programs
+    $ tune ls --json
+""",
+    "cp": """\
+EXAMPLES
+    # Copy a recipe
+    $ tune cp full_finetune.py --to my_project/full_finetune.py
+
+    # Copy it to a folder that is still to be made
+    $ tune cp full_finetune.py my_project/ --make-parents
+
+    # Copy a config
+    $ tune cp alpaca_llama2_full_finetune.yaml --to .
+
+Need to see all possible recipes and configs to copy? Try running `tune ls`
+""",
+    "cat": """\
+EXAMPLES
+    # The file as it is
+    $ tune cat demo_full_finetune
+
+    # Every value that the recipe gets, with one changed
+    $ tune cat demo_full_finetune --resolved optim.lr=1e-4
+
+    # Where each value comes from: the defaults, a line of the file, the command line
+    $ tune cat demo_full_finetune --origins
+""",
+    "validate": """\
+OPTIONS
+    -h, --help          Show help message and exit.
+
+EXAMPLES
+    # A built-in config
+    $ tune validate demo_full_finetune
+
+    # Your own config, for your own recipe, with an option changed
+    $ tune validate my_config.yaml my_recipe.py batch_size=8
+""",
+    "run": """\
+EXAMPLES
+    # A built-in recipe with a built-in config
+    $ tune run full_finetune.py --config demo_full_finetune.yaml
+
+    # Any option of the recipe can be set on the command line
+    $ tune run full_finetune --config demo_full_finetune optim.lr=1e-3 --seed 7
+
+    # Go on with a run that was stopped
+    $ tune run --resume runs/20260102-030405-demo_full_finetune-1a2b
+
+The options of a recipe, with their defaults and what they mean:
+    $ tune run full_finetune --help
+
+For a list of all built-in recipes and configs that you can run:
+    $ tune ls
+""",
+    "convert-ckpt": """\
+EXAMPLES
+    # A GGUF file of the Llama family becomes a folder that every tool reads
+    $ tune convert-ckpt SmolLM2-135M.gguf --output-dir models/smollm2
+
+    # At half the size
+    $ tune convert-ckpt llama.gguf --output-dir models/llama --dtype bf16
+""",
+}

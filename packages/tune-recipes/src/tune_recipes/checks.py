@@ -1,0 +1,108 @@
+"""Looks whether what a Config names is on the disk, before anything heavy is loaded. Imports no torch."""
+
+from pathlib import Path
+from typing import Any
+
+from tune_recipes.catalog import local_path
+from tune_recipes.config import Loaded, Origin
+from tune_recipes.errors import UserError
+from tune_recipes.models.config import read_model_config
+from tune_recipes.options import list_options, metadata
+
+
+class MissingFolder(UserError):
+    """A model's folder does not exist; `folder` is what was asked for."""
+
+    def __init__(self, message: str, folder: Path):
+        super().__init__(message)
+        self.folder = folder
+
+
+def check_inputs(loaded: Loaded) -> None:
+    """Check that the files and folders that a Config names exist and hold what they must.
+
+    Raises:
+        UserError: One does not, with the option and where it was set.
+    """
+    for option in list_options(type(loaded.config)):
+        kind = next((meta.extra["names"] for meta in metadata(option.type) if meta.extra), None)
+        value = _value_at(loaded.config, option.path)
+        if kind is None or value is None:
+            continue
+        origin = loaded.origins.get(option.path, Origin("default"))
+        try:
+            _CHECKS[kind](local_path(value), loaded.config)
+        except UserError as error:
+            error.args = (f"{option.path}: {error}{_from(origin)}", *error.args[1:])
+            raise
+
+
+def _value_at(config: Any, path: str) -> Any:
+    for part in path.split("."):
+        config = getattr(config, part, None)
+    return config
+
+
+def _from(origin: Origin) -> str:
+    return f"\n  (set by {origin.where})" if origin.where else ""
+
+
+def _check_file(path: Path, _config: Any) -> None:
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; a file is needed")
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+
+
+def _check_checkpoint(folder: Path, config: Any) -> None:
+    _check_folder(folder)
+    from_scratch = getattr(config, "init", "checkpoint") == "random"
+    if not (from_scratch and config.shape is not None):
+        read_model_config(folder)
+    _check_tokenizer(folder)
+    if not from_scratch and not any(folder.glob("*.safetensors")):
+        raise UserError(f"{folder}: no weights in it (*.safetensors)\n  {_found(folder)}")
+
+
+def _check_model_or_adapter(folder: Path, config: Any) -> None:
+    _check_folder(folder)
+    if (folder / "adapter_config.json").is_file():
+        _check_adapter(folder, config)
+    else:
+        _check_checkpoint(folder, config)
+
+
+def _check_adapter(folder: Path, _config: Any) -> None:
+    _check_folder(folder)
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder}: not a PEFT adapter: no {name} in it\n  {_found(folder)}")
+
+
+def _check_folder(folder: Path) -> None:
+    if folder.is_file():
+        hint = (
+            f"\n  `tune convert-ckpt {folder} --output-dir DIR` makes one" if folder.suffix == ".gguf" else ""
+        )
+        raise UserError(f"{folder} is a file; the folder of a Hugging Face checkpoint is needed{hint}")
+    if not folder.is_dir():
+        raise MissingFolder(f"{folder}: no such folder", folder)
+
+
+def _check_tokenizer(folder: Path) -> None:
+    if not (folder / "tokenizer.json").is_file():
+        raise UserError(f"{folder}: no tokenizer.json in it\n  {_found(folder)}")
+
+
+def _found(folder: Path) -> str:
+    names = sorted(path.name for path in folder.iterdir())
+    listed = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+    return f"found: {listed}" if names else "the folder is empty"
+
+
+_CHECKS = {
+    "file": _check_file,
+    "checkpoint": _check_checkpoint,
+    "adapter": _check_adapter,
+    "model": _check_model_or_adapter,
+}

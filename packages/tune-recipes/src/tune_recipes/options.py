@@ -1,0 +1,164 @@
+"""The options of a recipe as a flat list: dotted name, type, default, choices, documentation."""
+
+import types
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from msgspec import NODEFAULT, Struct
+
+from tune_recipes.recipe_source import field_docs
+
+
+class Option(Struct, frozen=True):
+    """One option that can be set."""
+
+    path: str
+    """Dotted name, as `optim.lr`."""
+    type: Any
+    """The annotation, for msgspec.convert."""
+    default: Any
+    """msgspec.NODEFAULT where one must be given."""
+    doc: str = ""
+
+    @property
+    def required(self) -> bool:
+        """Whether it must be given."""
+        return self.default is NODEFAULT
+
+
+def list_options(config: type[Struct], prefix: str = "") -> list[Option]:
+    """Return every option of a recipe's Config in the order of the source, groups after single ones."""
+    docs = field_docs(config)
+    single, grouped = [], []
+    for field in msgspec.structs.fields(config):
+        path = prefix + field.name
+        if group := group_type(field.type):
+            grouped += list_options(group, f"{path}.")
+        else:
+            default = field.default
+            if default is NODEFAULT and field.default_factory is not NODEFAULT:
+                default = field.default_factory()
+            single.append(Option(path, field.type, default, docs.get(field.name, "")))
+    return single + grouped
+
+
+def group_type(annotation: Any) -> type[Struct] | None:
+    """Return the Struct that an annotation means, also as `Struct | None`; else None."""
+    for part in _union_parts(annotation):
+        if isinstance(part, type) and issubclass(part, Struct):
+            return part
+    return None
+
+
+def type_at(config: type[Struct], path: str) -> Any:
+    """Return the annotation of a dotted name, or None if there is no such option.
+
+    Below a `dict[str, T]` every name is an option of type T.
+    """
+    annotation: Any = config
+    for part in path.split("."):
+        if group := group_type(annotation):
+            by_name = {field.name: field.type for field in msgspec.structs.fields(group)}
+            if part not in by_name:
+                return None
+            annotation = by_name[part]
+        elif value_type := _dict_value(annotation):
+            annotation = value_type
+        else:
+            return None
+    return annotation
+
+
+def metadata(annotation: Any) -> Iterator[msgspec.Meta]:
+    """Yield the msgspec.Meta that an annotation carries, through unions."""
+    for part in _union_parts(annotation, keep_annotated=True):
+        if typing.get_origin(part) is typing.Annotated:
+            yield from (item for item in typing.get_args(part)[1:] if isinstance(item, msgspec.Meta))
+
+
+def takes_text(annotation: Any) -> bool:
+    """Whether what is typed is the value itself: a string field, or a choice of strings."""
+    parts = [part for part in _union_parts(annotation) if part is not types.NoneType]
+    return any(part is str or _is_choice(part) for part in parts) and not any(part is bool for part in parts)
+
+
+def takes_list(annotation: Any) -> bool:
+    """Whether a list is among what the option takes."""
+    return any(typing.get_origin(part) in (list, tuple) for part in _union_parts(annotation))
+
+
+def is_flag(annotation: Any) -> bool:
+    """Whether the option is true or false, so that `--name` alone can mean true."""
+    return bool in _union_parts(annotation)
+
+
+def describe(annotation: Any) -> str:
+    """Return in words what an option takes: `a number > 0`, `one of auto, fp32, bf16`."""
+    parts = [part for part in _union_parts(annotation) if part is not types.NoneType]
+    words = " or ".join(dict.fromkeys(_describe_part(part) for part in parts))
+    limits = [
+        f"{sign} {bound:g}"
+        for meta in metadata(annotation)
+        for sign, bound in ((">=", meta.ge), (">", meta.gt), ("<=", meta.le), ("<", meta.lt))
+        if bound is not None
+    ]
+    return " ".join([words, " and ".join(limits)]).strip()
+
+
+def short_type(annotation: Any) -> str:
+    """Return the type in a word, for a column: `float`, `int`, `text`, `auto|fp32|bf16`."""
+    names = []
+    for part in _union_parts(annotation):
+        if _is_choice(part):
+            names.append("|".join(str(value) for value in typing.get_args(part)))
+        elif part is not types.NoneType:
+            origin = typing.get_origin(part) or part
+            names.append({str: "text", tuple: "list", dict: "mapping"}.get(origin, origin.__name__))
+    return "|".join(dict.fromkeys(names))
+
+
+def _describe_part(part: Any) -> str:
+    if _is_choice(part):
+        return "one of " + ", ".join(str(value) for value in typing.get_args(part))
+    names = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+    if part in names:
+        return names[part]
+    origin = typing.get_origin(part)
+    if origin in (list, tuple):
+        items = [item for item in typing.get_args(part) if item is not Ellipsis]
+        count = f"{len(items)} " if origin is tuple and Ellipsis not in typing.get_args(part) else ""
+        return f"a list of {count}{_plural(describe(items[0]))}" if items else "a list"
+    return "a mapping"
+
+
+def _plural(words: str) -> str:
+    first, _, rest = words.removeprefix("a ").removeprefix("whole ").partition(" ")
+    return f"{first}s {rest}".strip() if first == "number" else words
+
+
+def _is_choice(part: Any) -> bool:
+    return typing.get_origin(part) is typing.Literal
+
+
+def _dict_value(annotation: Any) -> Any:
+    for part in _union_parts(annotation):
+        if typing.get_origin(part) is dict:
+            return typing.get_args(part)[1]
+    return None
+
+
+def _union_parts(annotation: Any, *, keep_annotated: bool = False) -> list[Any]:
+    """Split `A | B`, looking through Annotated (which stays when asked for)."""
+    origin = typing.get_origin(annotation)
+    if origin is typing.Annotated:
+        inner = _union_parts(typing.get_args(annotation)[0], keep_annotated=keep_annotated)
+        return [annotation] if keep_annotated and len(inner) == 1 else inner
+    if origin in (typing.Union, types.UnionType):
+        return [
+            p
+            for part in typing.get_args(annotation)
+            for p in _union_parts(part, keep_annotated=keep_annotated)
+        ]
+    return [annotation]

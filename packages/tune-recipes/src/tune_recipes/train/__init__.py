@@ -1,0 +1,1 @@
+"""What the training recipes call: devices, optimizer, schedule, step, run folder, checkpoints."""

@@ -1,0 +1,46 @@
+"""One optimizer step: the mean loss over the target tokens of all micro-batches and processes.
+
+Shapes: B sequences, S tokens, N target tokens.
+"""
+
+import torch
+from torch.nn.utils import clip_grad_norm_
+
+from tune_recipes.losses import IGNORE_INDEX, cross_entropy_sum
+from tune_recipes.train.checkpoint import TrainState
+from tune_recipes.train.distributed import World
+from tune_recipes.train.optim import set_lr
+
+
+def train_step(
+    state: TrainState, world: World, *, lr: float, grad_accum_steps: int, max_grad_norm: float
+) -> dict[str, float]:
+    """Take one step and return its figures.
+
+    Returns:
+        `loss`: mean over the step's target tokens, in nats; `lr`; `grad_norm`: before clipping; `tokens`:
+        input tokens of all processes, padding included; `target_tokens`.
+    """
+    batches = [next(state.loader).to(world.device) for _ in range(grad_accum_steps)]
+    counts = torch.tensor([[b.num_target_tokens, b.input_ids.numel()] for b in batches], device=world.device)
+    num_targets, num_tokens = world.sum(counts.sum(0)).tolist()
+    loss_sum = torch.zeros((), device=world.device)
+    for batch in batches:
+        keep_BS = batch.targets != IGNORE_INDEX
+        logits_NV = state.model(batch.input_ids, keep_BS=keep_BS)
+        loss = cross_entropy_sum(logits_NV, batch.targets[keep_BS])
+        # x world.size: sharding averages gradients over processes; we want the mean over target tokens
+        (loss * (world.size / num_targets)).backward()
+        loss_sum += loss.detach()
+    trained = [parameter for parameter in state.model.parameters() if parameter.requires_grad]
+    grad_norm = clip_grad_norm_(trained, max_grad_norm)
+    set_lr(state.optimizer, lr)
+    state.optimizer.step()
+    state.optimizer.zero_grad(set_to_none=True)
+    return {
+        "loss": world.sum(loss_sum).item() / num_targets,
+        "lr": lr,
+        "grad_norm": grad_norm.item(),
+        "tokens": num_tokens,
+        "target_tokens": num_targets,
+    }
