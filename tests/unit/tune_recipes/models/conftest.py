@@ -1,5 +1,6 @@
 """Small random models made and saved by transformers: the reference for all that is computed here."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ MODELS = {
         LlamaConfig(**SIZES, attention_bias=True, mlp_bias=True, head_dim=16, pad_token_id=7)
     ),
     "llama3": lambda: LlamaForCausalLM(
-        LlamaConfig(**SIZES | {"num_key_value_heads": 6}, rope_parameters=dict(LLAMA3))
+        LlamaConfig(**{**SIZES, "num_key_value_heads": 6}, rope_parameters=dict(LLAMA3))
     ),
     "linear": lambda: LlamaForCausalLM(
         LlamaConfig(
@@ -65,6 +66,15 @@ def _make(name: str, folder: Path) -> Reference:
             parameter.normal_(1.0 if "norm" in parameter_name else 0.0, 0.3)
     model.save_pretrained(folder)
     return Reference(model, folder)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny matrices gain nothing from a second thread, and lose much when the cores are busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -78,7 +78,8 @@ def read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read an adapter folder.
 
     Returns:
-        PEFT's fields, and the updates under the model's own names.
+        PEFT's fields, and the updates under the model's own names. For an adapted head PEFT also stores the
+        weight that was adapted, as `lm_head.base_layer.weight`.
 
     Raises:
         UserError: The folder holds no adapter, or one that is no plain LoRA.
@@ -124,7 +125,7 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
         raise UserError(f"{path}: cannot be read as safetensors: {error}") from None
     tensors = {name.removeprefix(PREFIX): tensor for name, tensor in stored.items()}
     for name in tensors:
-        if not name.endswith((".lora_A.weight", ".lora_B.weight")):
+        if not name.endswith((".lora_A.weight", ".lora_B.weight", ".base_layer.weight")):
             raise UserError(
                 f"{path}: tensor {name} is not supported: only lora_A and lora_B of linear layers are"
             )
