@@ -93,7 +93,19 @@ GENERATION_TAG = """\
 {%- if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}
 """
 
+# Its line breaks are gone only where blocks swallow the space around them.
+ON_LINES_OF_THEIR_OWN = """\
+{% for message in messages %}
+    {% if message['role'] == 'user' %}
+<|im_start|>{{ message['content'] }}<|im_end|>
+    {% else %}
+{{ message['content'] }}</s>
+    {% endif %}
+{% endfor %}
+"""
+
 TEMPLATES = {
+    "on_lines_of_their_own": ON_LINES_OF_THEIR_OWN,
     "chatml": CHATML,
     "llama3": LLAMA3,
     "mistral": MISTRAL,
@@ -140,10 +152,12 @@ def test_helpers_of_templates_work_as_in_transformers(make_folder):
         "{{ messages[0] | tojson }}{{ messages | tojson(indent=2, sort_keys=true) }}{{ dict(a=1).a }}"
         "{% for i in range(9) %}{% if i == 3 %}{% break %}{% endif %}{{ i * 2 }}{% endfor %}{{ '-' * 3 }}"
         "{{ strftime_now('%Y') }}{{ unk_token }}{{ nothing_of_this_name }}{{ messages[0].nothing }}"
+        "{{ 'name' in messages[0] }}"
     )
     folder = make_folder(chat_template=source)
-    text = load_chat_template(Tokenizer(folder)).render([ANSWER])
-    assert text == AutoTokenizer.from_pretrained(folder).apply_chat_template([ANSWER], tokenize=False)
+    text = load_chat_template(Tokenizer(folder)).render([{**ANSWER, "name": None}])
+    reference = AutoTokenizer.from_pretrained(folder)
+    assert text == reference.apply_chat_template([{**ANSWER, "name": None}], tokenize=False)
     assert str(datetime.date.today().year) in text
 
 
@@ -197,6 +211,18 @@ def test_line_breaks_that_end_a_turn_without_a_token_are_part_of_the_answer():
     assert [text[start:end] for start, end in spans] == [f"{FIRST}\n\n", "Berlin\n\n\n"]
 
 
+def test_answer_is_found_when_the_template_refuses_the_conversation_before_it():
+    assert answers("llama3", [ANSWER]) == [f"{FIRST}</s>"]
+
+
+def test_token_that_begins_an_answer_is_not_taken_for_the_one_that_ends_it():
+    source = "{% for m in messages %}{{ '<s>' + m.content + '\n' }}{% endfor %}"
+    source += "{% if add_generation_prompt %}{{ '<s>' }}{% endif %}"
+    template = ChatTemplate(source, control_tokens=["<s>"])
+    text, spans = template.render_with_answers([USER, turn("assistant", ""), USER])
+    assert [text[start:end] for start, end in spans] == ["\n"]
+
+
 @pytest.mark.parametrize(
     "source",
     [
@@ -225,6 +251,11 @@ def test_message_of_the_template_reaches_the_user():
         ChatTemplate(MISTRAL, {"bos_token": "<s>"}).render([ANSWER])
 
 
+def test_each_rendering_has_its_own_allowance_of_steps():
+    template = ChatTemplate("{% for i in range(60000) %}{% endfor %}done")
+    assert [template.render([USER]) for _ in range(2)] == ["done", "done"]
+
+
 def test_attributes_that_lead_out_of_the_sandbox_are_empty():
     source = "{{ ''.__class__ }}{{ '{0.__class__}'.format('') }}{{ messages.__len__ }}"
     assert ChatTemplate(source).render([USER]) == ""
@@ -240,7 +271,8 @@ def test_attributes_that_lead_out_of_the_sandbox_are_empty():
         "{% for i in range(10 ** 9) %}{% endfor %}",
         "{% for i in range(999999999) %}{% endfor %}",
         "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
-        "{{ 'a' * 99999999999 }}",
+        "{{ 'a' * 9999999 }}",
+        "{{ (9999999 * [1]) | length }}",
         "{{ 9 ** 9 ** 9 ** 9 }}",
         "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
         "{{ 1 / 0 }}",

@@ -2,7 +2,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from tune_recipes.data.encode import encode_records
-from tune_recipes.data.formats import alpaca_prompt, build_format
+from tune_recipes.data.formats import Sample, alpaca_prompt, build_format
 from tune_recipes.data.records import Record
 from tune_recipes.errors import UserError
 from tune_recipes.tokenizer import Tokenizer
@@ -124,6 +124,19 @@ def test_spaces_at_the_edges_of_an_answer_are_learned(make_folder):
     tokenizer = Tokenizer(make_folder(eos_token="<|im_end|>", chat_template=CHATML))
     (example,) = examples(tokenizer, "chat", [conversation("a", "  Paris \n ")])
     assert learned(tokenizer, example)[1] == "  Paris \n <|im_end|>"
+
+
+def test_token_that_covers_an_answer_and_more_is_learned(demo):
+    tokenizer = Tokenizer(demo)
+    sample = Sample("What is the capital of France?", [(14, 16), (26, 26)], True, "data.jsonl:1")
+    (example,) = encode_records([Record({}, "")], lambda _: sample, tokenizer, max_seq_len=9)
+    assert learned(tokenizer, example)[1] == " capital"
+
+
+def test_first_token_alone_is_nothing_to_learn(demo):
+    sample = Sample("What is", [(0, 4)], True, "data.jsonl:1")
+    with pytest.raises(UserError, match=r"data\.jsonl:1: has nothing to learn"):
+        list(encode_records([Record({}, "")], lambda _: sample, Tokenizer(demo), max_seq_len=9))
 
 
 def test_train_on_input_learns_everything(make_folder):

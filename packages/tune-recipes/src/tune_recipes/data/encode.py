@@ -81,8 +81,6 @@ def _example(sample: Sample, encoding: Encoding, tokenizer: Tokenizer) -> Exampl
 
 def _token_range(encoding: Encoding, start: int, end: int, num_chars: int) -> Span:
     """The tokens [first, last) that cover any of the characters [start, end)."""
-    if start >= end:
-        return 0, 0
     # A normalizer may have dropped a character: then it has no token, and the next one that has tells.
     covering = (encoding.char_to_token(char) for char in range(start, end))
     first = next((token for token in covering if token is not None), None)
