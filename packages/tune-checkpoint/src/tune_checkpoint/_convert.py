@@ -14,9 +14,8 @@ from tune_checkpoint.errors import (
     UnsupportedCheckpointError,
     WriteFailedError,
 )
-from tune_checkpoint.execute import Progress, planned_tensors
 from tune_checkpoint.mapped import MappedFile
-from tune_checkpoint.plan import Plan
+from tune_checkpoint.plan import Plan, Progress
 from tune_checkpoint.shards import DEFAULT_SHARD_BYTES, write_checkpoint, write_file
 
 CONVERTIBLE = "a GGUF file of the Llama family can be converted"
@@ -98,15 +97,13 @@ def convert(
     """
     started = time.perf_counter()
     src, output_dir = Path(src), Path(output_dir)
-    _check_output(src, output_dir, force)
-    plan = plan_conversion(src, dtype=dtype)
     try:
-        with atomic_folder(output_dir, force=force) as folder:
-            weights = write_checkpoint(folder, planned_tensors(plan, progress), max_shard_size=max_shard_size)
-            for file in plan.files:
-                write_file(folder / file.name, file.content)
+        _check_output(src, output_dir, force)
+        plan = plan_conversion(src, dtype=dtype)
+        weights = _carry_out(plan, output_dir, force, max_shard_size, progress)
     except OSError as error:
-        raise WriteFailedError(f"{output_dir}: could not be written: {error.strerror or error}") from error
+        where = f" ({error.filename})" if error.filename else ""
+        raise WriteFailedError(f"{output_dir}: could not be written: {error.strerror}{where}") from error
     return ConversionResult(
         output_dir=str(output_dir),
         files=(*weights, *(file.name for file in plan.files)),
@@ -116,6 +113,20 @@ def convert(
         seconds=time.perf_counter() - started,
         warnings=plan.warnings,
     )
+
+
+def _carry_out(
+    plan: Plan, output_dir: Path, force: bool, max_shard_size: int, progress: Progress | None
+) -> tuple[str, ...]:
+    """Write everything the plan has, and give the names of the weights' files."""
+    # Brings numpy, which planning does without.
+    from tune_checkpoint.execute import planned_tensors
+
+    with atomic_folder(output_dir, force=force) as folder:
+        weights = write_checkpoint(folder, planned_tensors(plan, progress), max_shard_size=max_shard_size)
+        for file in plan.files:
+            write_file(folder / file.name, file.content)
+    return weights
 
 
 def _check_output(src: Path, output_dir: Path, force: bool) -> None:

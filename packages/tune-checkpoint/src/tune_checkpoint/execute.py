@@ -10,10 +10,8 @@ from tune_checkpoint.arrays import byte_rows, decode, row_blocks
 from tune_checkpoint.dtypes import ITEM_BYTES, numpy_dtype
 from tune_checkpoint.errors import UnsupportedCheckpointError
 from tune_checkpoint.mapped import MappedFile
-from tune_checkpoint.plan import Cast, Op, Plan, TensorPlan, TensorSlice, UnpermuteHeads
+from tune_checkpoint.plan import Cast, Op, Plan, Progress, TensorPlan, TensorSlice, UnpermuteHeads
 from tune_checkpoint.shards import TensorOut
-
-Progress = Callable[[int, int], None]
 
 
 def planned_tensors(plan: Plan, progress: Progress | None = None) -> Iterator[TensorOut]:

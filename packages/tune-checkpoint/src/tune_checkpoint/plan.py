@@ -1,5 +1,6 @@
 """What a conversion will do, as data: made from headers alone, carried out by `tune_checkpoint.execute`."""
 
+from collections.abc import Callable
 from math import prod
 
 from msgspec import Struct
@@ -43,6 +44,9 @@ class Cast(Struct, frozen=True, tag=True):
 
 
 Op = UnpermuteHeads | Dequantise | Cast
+
+Progress = Callable[[int, int], None]
+"""Called while a plan is carried out, with the bytes done and the bytes in all."""
 
 
 class TensorPlan(Struct, frozen=True):

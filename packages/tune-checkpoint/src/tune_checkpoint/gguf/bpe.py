@@ -55,12 +55,12 @@ def merges_from_scores(vocab: dict[str, int], scores: dict[str, float]) -> list[
 
     Source: `generate_merges` of transformers, ties included, since the order decides the token ids.
     """
-    merges = []
-    for token, score in scores.items():
-        cuts = [(token[:cut], token[cut:]) for cut in range(1, len(token))]
-        pairs = [pair for pair in cuts if pair[0] in vocab and pair[1] in vocab]
-        pairs.sort(key=lambda pair: (vocab[pair[0]], vocab[pair[1]]))
-        merges.extend((score, pair) for pair in pairs)
+    merges = [
+        (score, (token[:cut], token[cut:]))
+        for token, score in scores.items()
+        for cut in range(1, len(token))
+        if token[:cut] in vocab and token[cut:] in vocab
+    ]
     merges.sort(key=lambda merge: (merge[0], len(merge[1][0]), len(merge[1][1])), reverse=True)
     return [pair for _, pair in merges]
 

@@ -1,0 +1,287 @@
+"""Converting GGUF files of the Llama architecture to Hugging Face folders."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gguf
+import ml_dtypes
+import numpy as np
+import pytest
+from gguf import GGMLQuantizationType
+from safetensors import safe_open
+from safetensors.numpy import load_file
+
+from tune_checkpoint import (
+    CorruptFileError,
+    UnsupportedCheckpointError,
+    convert,
+    open_checkpoint,
+    plan_conversion,
+)
+from tune_checkpoint.arrays import BLOCK_BYTES
+from tune_checkpoint.execute import planned_tensors, unpermute_order
+from tune_checkpoint.gguf.rope import llama3_factors
+from tune_checkpoint.gguf.types import BLOCK_TYPES, BLOCKS
+from tune_checkpoint.safetensors_writer import chunks_of
+
+WriteLlama = Callable[..., Any]
+QUANTISABLE = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "MXFP4"]
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "config.json").read_text())
+
+
+def test_float_weights_come_back_bit_for_bit_under_hugging_face_names(
+    write_llama: WriteLlama, tmp_path: Path
+):
+    file = write_llama(tied=False, biases=True)
+    result = convert(file.path, tmp_path / "out")
+    written = load_file(tmp_path / "out" / "model.safetensors")
+    assert written.keys() == file.tensors.keys()
+    for name, expected in file.tensors.items():
+        np.testing.assert_array_equal(written[name], expected, err_msg=name)
+    assert result.num_tensors == len(file.tensors)
+    assert result.nbytes == sum(weights.nbytes for weights in file.tensors.values())
+    assert result.num_parameters == result.nbytes // 4
+
+
+@pytest.mark.parametrize("quant", QUANTISABLE)
+def test_quantised_weights_equal_the_gguf_packages_dequantisation(
+    write_llama: WriteLlama, tmp_path: Path, quant: str
+):
+    file = write_llama(quant=quant)
+    convert(file.path, tmp_path / "out")
+    written = load_file(tmp_path / "out" / "model.safetensors")
+    kind = GGMLQuantizationType[quant]
+    for name, weights in file.tensors.items():
+        expected = weights if weights.ndim == 1 else gguf.dequantize(gguf.quantize(weights, kind), kind)
+        np.testing.assert_array_equal(written[name], expected, err_msg=name)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # random bytes are not always finite scales
+@pytest.mark.parametrize("quant", sorted(BLOCKS))
+def test_every_block_type_dequantises_as_in_the_gguf_package(tmp_path: Path, quant: str):
+    elements, block_bytes = BLOCKS[quant]
+    kind = GGMLQuantizationType[quant]
+    raw = np.random.default_rng(1).integers(0, 256, (40, 3 * block_bytes), np.uint8)
+    writer = gguf.GGUFWriter(tmp_path / "one.gguf", "llama")
+    writer.add_tensor("x", raw, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    tensor = open_checkpoint(tmp_path / "one.gguf")["x"]
+    assert (tensor.dtype, tensor.shape, tensor.nbytes) == (quant, (40, 3 * elements), raw.nbytes)
+    assert bytes(tensor.buffer()) == raw.tobytes()
+    np.testing.assert_array_equal(tensor.numpy(), gguf.dequantize(raw, kind))
+
+
+def test_table_of_block_types_is_the_gguf_packages():
+    for number, (name, elements, num_bytes) in BLOCK_TYPES.items():
+        kind = GGMLQuantizationType(number)
+        assert (kind.name, gguf.GGML_QUANT_SIZES[kind]) == (name, (elements, num_bytes))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "numpy_type"), [("fp32", np.float32), ("fp16", np.float16), ("bf16", ml_dtypes.bfloat16)]
+)
+@pytest.mark.parametrize("quant", ["F32", "F16", "BF16", "Q8_0"])
+def test_dtype_casts_every_weight(
+    write_llama: WriteLlama, tmp_path: Path, quant: str, dtype: str, numpy_type: Any
+):
+    file = write_llama(quant=quant)
+    convert(file.path, tmp_path / "out", dtype=dtype)
+    kind = GGMLQuantizationType[quant]
+    for name, tensor in open_checkpoint(tmp_path / "out").items():
+        weights = file.tensors[name]
+        read = weights if weights.ndim == 1 else gguf.dequantize(gguf.quantize(weights, kind), kind)
+        np.testing.assert_array_equal(tensor.numpy(), read.astype(numpy_type), err_msg=name)
+    assert config_of(tmp_path / "out")["dtype"] == np.dtype(numpy_type).name
+
+
+def test_half_precision_is_kept_and_named_in_the_config(write_llama: WriteLlama, tmp_path: Path):
+    convert(write_llama(quant="BF16").path, tmp_path / "out")
+    checkpoint = open_checkpoint(tmp_path / "out")
+    assert checkpoint["model.embed_tokens.weight"].dtype == "BF16"
+    assert checkpoint["model.norm.weight"].dtype == "F32"
+    assert config_of(tmp_path / "out")["torch_dtype"] == "bfloat16"
+
+
+def test_values_that_half_precision_cannot_hold_are_refused(write_llama: WriteLlama, tmp_path: Path):
+    file = write_llama(
+        drop=("output_norm.weight",), extra={"output_norm.weight": np.full(64, 1e5, np.float32)}
+    )
+    with pytest.raises(
+        UnsupportedCheckpointError, match=r"'output_norm.weight' holds values beyond.*F16.*bf16"
+    ):
+        convert(file.path, tmp_path / "out", dtype="fp16")
+    assert not (tmp_path / "out").exists()
+
+
+def test_tied_head_is_written_once(write_llama: WriteLlama, tmp_path: Path):
+    convert(write_llama(tied=True).path, tmp_path / "tied")
+    assert config_of(tmp_path / "tied")["tie_word_embeddings"] is True
+    assert "lm_head.weight" not in open_checkpoint(tmp_path / "tied")
+    convert(write_llama(tied=False).path, tmp_path / "untied")
+    assert config_of(tmp_path / "untied")["tie_word_embeddings"] is False
+    assert "lm_head.weight" in open_checkpoint(tmp_path / "untied")
+
+
+def test_config_states_the_metadata_in_both_dialects(write_llama: WriteLlama, tmp_path: Path):
+    file = write_llama(biases=True, metadata={"tokenizer.ggml.bos_token_id": 3})
+    convert(file.path, tmp_path / "out")
+    config = config_of(tmp_path / "out")
+    expected = {
+        "architectures": ["LlamaForCausalLM"],
+        "vocab_size": 300,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "max_position_embeddings": 512,
+        "rms_norm_eps": 1e-05,
+        "rope_theta": 50000.0,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 50000.0},
+        "attention_bias": True,
+        "mlp_bias": False,
+    }
+    assert {key: config[key] for key in expected} == expected
+
+
+def test_sliding_window_makes_a_mistral(write_llama: WriteLlama, tmp_path: Path):
+    convert(write_llama(metadata={"llama.attention.sliding_window": 128}).path, tmp_path / "out")
+    config = config_of(tmp_path / "out")
+    assert (config["model_type"], config["sliding_window"]) == ("mistral", 128)
+
+
+@pytest.mark.parametrize(
+    ("factor", "low", "high", "context"), [(8.0, 1.0, 4.0, 8192), (32.0, 1.0, 4.0, 8192), (4.0, 1.0, 8.0, 32)]
+)
+def test_llama3_scaling_is_recovered_from_its_factors(
+    write_llama: WriteLlama, tmp_path: Path, factor: float, low: float, high: float, context: int
+):
+    scaling = {
+        "rope_type": "llama3",
+        "factor": factor,
+        "low_freq_factor": low,
+        "high_freq_factor": high,
+        "original_max_position_embeddings": context,
+    }
+    factors = np.array(llama3_factors(scaling, 16, 50000.0), np.float32)
+    convert(write_llama(extra={"rope_freqs.weight": factors}).path, tmp_path / "out")
+    config = config_of(tmp_path / "out")
+    assert config["rope_scaling"] == scaling
+    assert config["rope_parameters"] == scaling | {"rope_theta": 50000.0}
+
+
+def test_factors_of_another_scaling_are_refused(write_llama: WriteLlama, tmp_path: Path):
+    file = write_llama(extra={"rope_freqs.weight": np.linspace(1, 9, 8, dtype=np.float32)})
+    with pytest.raises(UnsupportedCheckpointError, match=r"'rope_freqs.weight'.*not those of llama3"):
+        convert(file.path, tmp_path / "out")
+
+
+def test_linear_scaling_is_kept(write_llama: WriteLlama, tmp_path: Path):
+    metadata = {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 4.0}
+    convert(write_llama(metadata=metadata).path, tmp_path / "out")
+    assert config_of(tmp_path / "out")["rope_scaling"] == {"rope_type": "linear", "factor": 4.0}
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"arch": "gemma"}, UnsupportedCheckpointError, "architecture 'gemma' cannot.*supported: llama"),
+        ({"metadata": {"llama.expert_count": 8}}, UnsupportedCheckpointError, "mixture of experts"),
+        ({"metadata": {"split.count": 2}}, UnsupportedCheckpointError, "split GGUF"),
+        ({"metadata": {"llama.attention.key_length": 32}}, UnsupportedCheckpointError, "rotary or value"),
+        ({"metadata": {"llama.rope.scaling.type": "yarn"}}, UnsupportedCheckpointError, "'yarn'"),
+        ({"drop": ("blk.1.ffn_up.weight",)}, CorruptFileError, "'blk.1.ffn_up.weight' is missing"),
+        ({"drop": ("token_embd.weight",)}, CorruptFileError, "'token_embd.weight' is missing"),
+        (
+            {"biases": True, "drop": ("blk.0.attn_output.bias",)},
+            UnsupportedCheckpointError,
+            "no attn_output.bias",
+        ),
+        (
+            {"extra": {"blk.0.attn_sinks.weight": np.zeros(4, np.float32)}},
+            UnsupportedCheckpointError,
+            r"no part of a Llama model \(blk.0.attn_sinks.weight\)",
+        ),
+        (
+            {"drop": ("output_norm.weight",), "extra": {"output_norm.weight": np.ones(32, np.float32)}},
+            CorruptFileError,
+            r"'output_norm.weight' has shape \[32\]; the metadata makes it \[64\]",
+        ),
+    ],
+)
+def test_what_cannot_be_converted_is_refused_by_name(
+    write_llama: WriteLlama, tmp_path: Path, options: dict[str, Any], error: type[Exception], message: str
+):
+    file = write_llama(**options)
+    with pytest.raises(error, match=message):
+        convert(file.path, tmp_path / "out")
+    assert {path.name for path in tmp_path.iterdir()} == {"model.gguf"}
+
+
+def test_unpermuting_inverts_llama_cpps_permutation():
+    rows = np.arange(48)
+    permuted = rows.reshape(3, 2, 8).swapaxes(1, 2).reshape(-1)
+    np.testing.assert_array_equal(permuted[unpermute_order(48, 3)], rows)
+
+
+def test_plan_reads_no_weights_and_serialises(write_llama: WriteLlama):
+    import msgspec
+
+    plan = plan_conversion(write_llama(quant="Q8_0").path, dtype="bf16")
+    query = next(tensor for tensor in plan.tensors if tensor.name.endswith("0.self_attn.q_proj.weight"))
+    assert [type(op).__name__ for op in query.ops] == ["UnpermuteHeads", "Dequantise", "Cast"]
+    assert (query.dtype, query.shape, query.sources[0].dtype) == ("BF16", (64, 64), "Q8_0")
+    assert msgspec.json.decode(msgspec.json.encode(plan), type=type(plan)) == plan
+
+
+def test_weights_stream_in_blocks_whatever_the_size_of_a_tensor(write_llama: WriteLlama):
+    # 300 x 8192 floats, 9.8 MB: several blocks
+    file = write_llama(quant="Q8_0", hidden=8192)
+    plan = plan_conversion(file.path)
+    sizes = {
+        tensor.name: [len(chunk) for chunk in chunks_of(tensor.read())] for tensor in planned_tensors(plan)
+    }
+    assert max(max(chunks) for chunks in sizes.values()) <= BLOCK_BYTES
+    assert len(sizes["model.embed_tokens.weight"]) > 5
+    assert sum(sum(chunks) for chunks in sizes.values()) == plan.nbytes
+
+
+def test_progress_ends_at_the_whole(write_llama: WriteLlama, tmp_path: Path):
+    seen: list[tuple[int, int]] = []
+    result = convert(
+        write_llama().path, tmp_path / "out", progress=lambda done, total: seen.append((done, total))
+    )
+    assert seen == sorted(seen)
+    assert seen[-1] == (result.nbytes, result.nbytes)
+
+
+def test_shards_hold_the_same_weights_as_one_file(write_llama: WriteLlama, tmp_path: Path):
+    file = write_llama(quant="F16")
+    convert(file.path, tmp_path / "one")
+    result = convert(file.path, tmp_path / "many", max_shard_size=40_000)
+    assert "model.safetensors.index.json" in result.files
+    one, many = open_checkpoint(tmp_path / "one"), open_checkpoint(tmp_path / "many")
+    assert sorted(one) == sorted(many)
+    for name in one:
+        assert bytes(one[name].buffer()) == bytes(many[name].buffer())
+
+
+def test_written_file_says_it_is_for_pytorch(write_llama: WriteLlama, tmp_path: Path):
+    convert(write_llama().path, tmp_path / "out")
+    with safe_open(tmp_path / "out" / "model.safetensors", "np") as file:
+        assert file.metadata() == {"format": "pt"}
+
+
+def test_file_without_a_vocabulary_gives_a_warning(write_llama: WriteLlama, tmp_path: Path):
+    result = convert(write_llama().path, tmp_path / "out")
+    assert result.files == ("model.safetensors", "config.json", "generation_config.json")
+    assert "no vocabulary" in result.warnings[0]
