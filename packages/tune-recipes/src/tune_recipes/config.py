@@ -202,7 +202,8 @@ def _refuse_open(values: dict[str, Any], config_file: Path | None) -> None:
     if missing and config_file:
         example = " ".join(f"{name}=..." for name in missing)
         raise UserError(
-            f"{config_label(config_file)} leaves {', '.join(missing)} open: give it on the command line, as {example}"
+            f"{config_label(config_file)} leaves {', '.join(missing)} open\n"
+            f"  give it on the command line, as {example}"
         )
 
 

@@ -73,7 +73,7 @@ def _new_run(words: argparse.Namespace, tokens: list[str], config_class: type[ms
 
 def _run_in(folder: Path, main: Callable[..., None], cfg: Any, words: argparse.Namespace) -> int:
     with _kept_in(folder / runs.LOG):
-        run = Run(folder, log_every=cfg.logging.log_every)
+        run = Run(folder)
         if words.resume:
             run.say(f"Going on with {folder}")
             info = runs.read_info(folder)

@@ -9,8 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tune_checkpoint import TensorOut, write_checkpoint
-from tune_recipes.files import new_folder
+from tune_checkpoint import TensorOut, atomic_folder, write_checkpoint
 from tune_recipes.models.config import ModelConfig, hf_config, read_config_json
 from tune_recipes.models.decoder import Decoder
 
@@ -48,7 +47,7 @@ def save_model(model: Decoder, folder: Path | str, *, config: ModelConfig, sourc
     described = hf_config(config, stored_dtype)
     if source is not None and (Path(source) / "config.json").is_file():
         described = read_config_json(source) | described
-    with new_folder(Path(folder)) as new:
+    with atomic_folder(folder, force=True) as new:
         write_tensors(new, weights)
         text = json.dumps(described, indent=2, sort_keys=True, ensure_ascii=False)
         (new / "config.json").write_text(text + "\n", encoding="utf-8")

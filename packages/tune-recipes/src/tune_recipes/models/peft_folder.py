@@ -9,8 +9,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tune_checkpoint import atomic_folder
 from tune_recipes.errors import UserError
-from tune_recipes.files import new_folder
 
 PREFIX = "base_model.model."
 """What PEFT puts before the names of the model that it wraps."""
@@ -69,7 +69,7 @@ def write_adapter(folder: Path, config: Mapping[str, Any], tensors: Mapping[str,
     """
     stored = {PREFIX + name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps({**_PLAIN_LORA, **config}, indent=2, sort_keys=True)
-    with new_folder(folder) as new:
+    with atomic_folder(folder, force=True) as new:
         save_file(stored, new / _WEIGHTS, metadata={"format": "pt"})
         (new / _CONFIG).write_text(text + "\n", encoding="utf-8")
 

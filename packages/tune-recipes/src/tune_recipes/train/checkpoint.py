@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from tune_checkpoint import atomic_folder
 from tune_recipes.data.loader import Loader
 from tune_recipes.errors import UserError
-from tune_recipes.files import new_folder, write_json
+from tune_recipes.files import remove_folder, write_json
 
 _STATE = "state.pt"
 _MARKER = "checkpoint.json"
@@ -60,11 +61,11 @@ def save_checkpoint(folder: Path, state: TrainState, *, keep_last: int) -> Path:
         OSError: It cannot be written; the older ones stay as they are.
     """
     path = folder / f"step_{state.step:08d}"
-    with new_folder(path) as beside:
+    with atomic_folder(path, force=True) as beside:
         torch.save(state.state_dict(), beside / _STATE)
         write_json(beside / _MARKER, {"step": state.step, "sha256": {_STATE: _sha256(beside / _STATE)}})
     for old in list_checkpoints(folder)[:-keep_last]:
-        shutil.rmtree(old)
+        remove_folder(old)
     return path
 
 
@@ -79,6 +80,8 @@ def load_latest(folder: Path, state: TrainState) -> Path | None:
     Raises:
         UserError: It is damaged, or belongs to another model.
     """
+    for leftover in folder.glob(".step_*"):  # of a save or a removal that was killed
+        shutil.rmtree(leftover)
     found = list_checkpoints(folder)
     if not found:
         return None

@@ -1,12 +1,9 @@
-"""Builds the optimizer and the learning rate of each step."""
-
-import math
-from collections.abc import Callable
+"""Builds the optimizer, and sets its learning rate."""
 
 import torch
 from torch import nn
 
-from tune_recipes.schema import Optim, Schedule
+from tune_recipes.schema import Optim
 
 
 def build_optimizer(model: nn.Module, cfg: Optim) -> torch.optim.Optimizer:
@@ -26,21 +23,3 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Set the learning rate of every parameter group."""
     for group in optimizer.param_groups:
         group["lr"] = lr
-
-
-def build_schedule(cfg: Schedule, lr: float, num_steps: int) -> Callable[[int], float]:
-    """Return the learning rate of a step (counted from 1): a rise to `lr` in the warmup, then the descent.
-
-    The first step after the warmup is at the peak, the last of `num_steps` at `min_lr`.
-    """
-
-    def lr_at(step: int) -> float:
-        if step <= cfg.warmup_steps:
-            return lr * step / (cfg.warmup_steps + 1)
-        if cfg.name == "constant":
-            return lr
-        progress = (step - cfg.warmup_steps - 1) / max(1, num_steps - cfg.warmup_steps - 1)
-        share = 1 - progress if cfg.name == "linear" else (1 + math.cos(math.pi * progress)) / 2
-        return cfg.min_lr + (lr - cfg.min_lr) * share
-
-    return lr_at

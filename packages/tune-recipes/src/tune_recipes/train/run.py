@@ -11,11 +11,10 @@ from pathlib import Path
 from types import FrameType
 
 import torch
-from torch import nn
 
 from tune_recipes import runs
-from tune_recipes.data.loader import Loader
-from tune_recipes.errors import UserError
+from tune_recipes.schema import Training
+from tune_recipes.train.checkpoint import TrainState, load_latest, save_checkpoint
 from tune_recipes.train.progress import Progress, open_progress
 
 
@@ -30,13 +29,12 @@ class Stopped(Exception):
 class Run:
     """One run of a training recipe, in its folder."""
 
-    def __init__(self, folder: Path, *, log_every: int):
+    def __init__(self, folder: Path):
         self.folder = folder
-        self._log_every = log_every
         self._stop_signal: int | None = None
         self._progress = Progress()
         self._last_time = 0.0
-        self._unreported_tokens = 0
+        self._num_steps = 0
 
     @property
     def checkpoints(self) -> Path:
@@ -57,40 +55,56 @@ class Run:
         """Print a line on standard error; the log gets it too."""
         self._progress.say(text)
 
-    def describe(self, model: nn.Module, loader: Loader) -> None:
-        """Print how much is trained on what, and keep the data's fingerprint with the run.
+    def begin(self, state: TrainState) -> None:
+        """Say how much is trained on what, and go on from the last checkpoint if this run has one.
 
         Raises:
-            UserError: The run is taken up again and its data is not what it was.
+            UserError: The checkpoint is damaged, or belongs to another model or other data.
         """
-        data = {"sha256": loader.fingerprint.sha256, "records": loader.fingerprint.num_records}
-        before = runs.read_info(self.folder).data
-        if before and before != data:
-            raise UserError(
-                "data.path: the file has changed since this run began; going on would mix two sets of data\n"
-                "  put the old file back, or start a new run"
-            )
-        runs.update_info(self.folder, data=data)
-        total = sum(parameter.numel() for parameter in model.parameters())
-        trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+        parameters = list(state.model.parameters())
+        total = sum(parameter.numel() for parameter in parameters)
+        trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
         share = "all of them" if trained == total else f"{trained:,} of them"
-        some = next(model.parameters())
-        dtype = str(some.dtype).removeprefix("torch.")
-        self.say(f"Model: {total:,} parameters in {dtype} on {some.device.type}, {share} trained")
-        self.say(f"Data: {data['records']:,} records, {len(loader):,} batches an epoch")
+        dtype = str(parameters[0].dtype).removeprefix("torch.")
+        self.say(f"Model: {total:,} parameters in {dtype} on {parameters[0].device.type}, {share} trained")
+        data = state.loader.fingerprint
+        self.say(f"Data: {data.num_records:,} records, {len(state.loader):,} batches an epoch")
+        runs.update_info(self.folder, data={"sha256": data.sha256, "records": data.num_records})
+        load_latest(self.checkpoints, state)
+        runs.cut_metrics(self.folder, state.step)
+        if state.step:
+            self.say(f"Going on after step {state.step}")
 
     def steps(self, done: int, num_steps: int) -> Iterator[int]:
         """Yield the numbers of the steps that are left, with progress on the terminal.
 
-        Ctrl-C and SIGTERM meanwhile only ask to stop: `stop_if_asked` does. A second Ctrl-C stops at once.
+        Ctrl-C and SIGTERM meanwhile only ask to stop: `after_step` does. A second Ctrl-C stops at once.
         """
         self._num_steps = num_steps
         with self._signals_noted(), open_progress(done, num_steps) as self._progress:
             self._last_time = time.perf_counter()
             yield from range(done + 1, num_steps + 1)
 
-    def log(self, step: int, metrics: dict[str, float]) -> None:
-        """Append a step's figures to metrics.jsonl and print them every `log_every` steps."""
+    def after_step(self, cfg: Training, state: TrainState, metrics: dict[str, float]) -> None:
+        """Log the step that was taken, save if a checkpoint is due, and stop if that was asked for.
+
+        A checkpoint is due every `checkpoint.save_every` steps, at the end, and before stopping.
+
+        Raises:
+            Stopped: Ctrl-C or SIGTERM; everything is saved.
+        """
+        self._log(state.step, metrics, printed=state.step % cfg.logging.log_every == 0)
+        due = cfg.checkpoint.save_every is not None and state.step % cfg.checkpoint.save_every == 0
+        if due or state.step == self._num_steps or self._stop_signal is not None:
+            save_checkpoint(self.checkpoints, state, keep_last=cfg.checkpoint.keep_last)
+        if self._stop_signal is not None:
+            self.say(
+                f"Stopped after step {state.step} of {self._num_steps}; everything is saved. Go on with:"
+            )
+            self.say(f"  tune run --resume {self.folder}")
+            raise Stopped(self._stop_signal)
+
+    def _log(self, step: int, metrics: dict[str, float], *, printed: bool) -> None:
         now = time.perf_counter()
         seconds, self._last_time = now - self._last_time, now
         line = {
@@ -102,24 +116,7 @@ class Run:
         }
         with (self.folder / runs.METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-        self._progress.step(line, printed=step % self._log_every == 0 or step in (1, self._num_steps))
-
-    def must_save(self, step: int, save_every: int | None) -> bool:
-        """Whether a checkpoint is due: every `save_every` steps, at the end, and before stopping."""
-        due = save_every is not None and step % save_every == 0
-        return due or step == self._num_steps or self._stop_signal is not None
-
-    def stop_if_asked(self, step: int) -> None:
-        """Stop if a signal asked for it, now that everything is saved.
-
-        Raises:
-            Stopped: It was asked for.
-        """
-        if self._stop_signal is None:
-            return
-        self.say(f"Stopped after step {step} of {self._num_steps}; everything is saved. Go on with:")
-        self.say(f"  tune run --resume {self.folder}")
-        raise Stopped(self._stop_signal)
+        self._progress.step(line, printed=printed or step in (1, self._num_steps))
 
     @contextmanager
     def _signals_noted(self) -> Iterator[None]:

@@ -1,40 +1,46 @@
-"""What is decided before the first step: the model to start from, and how many steps there will be."""
-
-from pathlib import Path
+"""What a recipe builds from its options: its batches, and a model that starts from scratch."""
 
 import torch
 
-from tune_recipes.data.loader import Loader
+from tune_recipes.data.loader import Loader, build_loader
 from tune_recipes.models.config import ModelConfig, RopeParameters
 from tune_recipes.models.decoder import Decoder
-from tune_recipes.models.load import build_model, load_model
+from tune_recipes.models.load import build_model
 from tune_recipes.schema import Shape, Training
 from tune_recipes.tokenizer import Tokenizer
+from tune_recipes.train.distributed import World
 
 
-def starting_model(
-    source: Path | Shape | ModelConfig,
-    tokenizer: Tokenizer,
-    *,
-    seed: int,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> Decoder:
-    """Return the model that training starts from.
-
-    Args:
-        source: A folder to load, or the size of a model to make from scratch.
-        tokenizer: Decides the vocabulary of a model made from scratch.
-        seed: Decides its weights.
-        dtype: Of the parameters.
-        device: Where they live.
+def batches_of(cfg: Training, tokenizer: Tokenizer, world: World) -> Loader:
+    """Return this process's micro-batches.
 
     Raises:
-        UserError: The folder's weights do not fit its config.json.
+        UserError: The data file or a record of it cannot be used.
     """
-    if isinstance(source, Path):
-        return load_model(source, dtype=dtype, device=device)
-    config = source if isinstance(source, ModelConfig) else _config_of(source, tokenizer)
+    return build_loader(
+        cfg.data,
+        tokenizer,
+        batch_size=cfg.batch_size,
+        seed=cfg.seed,
+        rank=world.rank,
+        world_size=world.size,
+    )
+
+
+def model_from_scratch(
+    shape: Shape | ModelConfig, tokenizer: Tokenizer, *, seed: int, dtype: torch.dtype, device: torch.device
+) -> Decoder:
+    """Return a model with random weights.
+
+    Args:
+        shape: Its size; from a config.json, or from the recipe's options, which leave the vocabulary to the
+            tokenizer.
+        tokenizer: What it will read.
+        seed: Decides the weights.
+        dtype: Of the parameters.
+        device: Where they live.
+    """
+    config = shape if isinstance(shape, ModelConfig) else _config_of(shape, tokenizer)
     return build_model(config, seed=seed, dtype=dtype, device=device)
 
 
@@ -52,9 +58,3 @@ def _config_of(shape: Shape, tokenizer: Tokenizer) -> ModelConfig:
         bos_token_id=tokenizer.bos_id,
         eos_token_id=tokenizer.eos_id,
     )
-
-
-def count_steps(cfg: Training, loader: Loader) -> int:
-    """Return the number of steps: the whole ones in the epochs, at most `max_steps`, at least one."""
-    in_epochs = max(1, cfg.epochs * len(loader) // cfg.grad_accum_steps)
-    return min(in_epochs, cfg.max_steps or in_epochs)

@@ -7,21 +7,26 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 
 from tune_recipes.losses import IGNORE_INDEX, cross_entropy_sum
+from tune_recipes.schema import Training
 from tune_recipes.train.checkpoint import TrainState
 from tune_recipes.train.distributed import World
 from tune_recipes.train.optim import set_lr
 
 
-def train_step(
-    state: TrainState, world: World, *, lr: float, grad_accum_steps: int, max_grad_norm: float
-) -> dict[str, float]:
+def train_step(cfg: Training, state: TrainState, world: World, *, lr: float) -> dict[str, float]:
     """Take one step and return its figures.
+
+    Args:
+        cfg: Says how many micro-batches make a step, and how long a gradient may be.
+        state: What the step changes.
+        world: The processes that take the step together.
+        lr: Learning rate of this step.
 
     Returns:
         `loss`: mean over the step's target tokens, in nats; `lr`; `grad_norm`: before clipping; `tokens`:
         input tokens of all processes, padding included; `target_tokens`.
     """
-    batches = [next(state.loader).to(world.device) for _ in range(grad_accum_steps)]
+    batches = [next(state.loader).to(world.device) for _ in range(cfg.grad_accum_steps)]
     counts = torch.tensor([[b.num_target_tokens, b.input_ids.numel()] for b in batches], device=world.device)
     num_targets, num_tokens = world.sum(counts.sum(0)).tolist()
     loss_sum = torch.zeros((), device=world.device)
@@ -33,10 +38,11 @@ def train_step(
         (loss * (world.size / num_targets)).backward()
         loss_sum += loss.detach()
     trained = [parameter for parameter in state.model.parameters() if parameter.requires_grad]
-    grad_norm = clip_grad_norm_(trained, max_grad_norm)
+    grad_norm = clip_grad_norm_(trained, cfg.optim.max_grad_norm)
     set_lr(state.optimizer, lr)
     state.optimizer.step()
     state.optimizer.zero_grad(set_to_none=True)
+    state.step += 1
     return {
         "loss": world.sum(loss_sum).item() / num_targets,
         "lr": lr,
