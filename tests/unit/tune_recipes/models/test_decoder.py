@@ -122,6 +122,7 @@ def test_full_cache_takes_no_more(references, input_ids):
 def test_model_from_the_meta_device_is_whole_after_to_empty_and_loading(reference, input_ids):
     with torch.device("meta"):
         model = Decoder(load(reference.folder).config)
+    assert len(list(model.parameters())) == len(list(reference.model.parameters()))  # tied from the start
     model.to_empty(device="cpu")
     for parameter in model.parameters():
         parameter.fill_(torch.nan)
