@@ -1,6 +1,8 @@
 """SmolLM2-135M-Instruct, converted from its GGUF file, held against transformers' own reading of it."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,17 @@ def tokenizer(converted: ConversionResult) -> Any:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(converted.output_dir)
+
+
+@pytest.fixture
+def run_python() -> Callable[..., str]:
+    """Run code in a fresh process and give what it prints."""
+
+    def run(code: str, *arguments: str) -> str:
+        command = [sys.executable, "-c", code, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    return run
 
 
 def varied_texts() -> list[str]:
@@ -160,6 +173,14 @@ def test_result_says_what_was_written(converted: ConversionResult):
     assert (config["rope_theta"], config["rms_norm_eps"], config["eos_token_id"]) == (100000.0, 1e-05, 2)
 
 
+def test_readme_example_runs(smollm2_gguf: Path, tmp_path: Path, run_python: Callable[..., str]):
+    readme = Path(__file__).parents[2] / "packages" / "tune-checkpoint" / "README.md"
+    example = readme.read_text().split("```python\n")[1].split("```")[0]
+    (tmp_path / smollm2_gguf.name).symlink_to(smollm2_gguf)
+    printed = run_python(f"import os; os.chdir({str(tmp_path)!r})\n{example}")
+    assert "F32 (49152, 576)" in printed
+
+
 def test_memory_is_bounded_without_torch(smollm2_gguf: Path, tmp_path: Path, run_python: Callable[..., str]):
     code = """
 import sys, threading
@@ -176,16 +197,3 @@ assert "torch" not in sys.modules
 print(max(seen) * 1024)
 """
     assert int(run_python(code, str(smollm2_gguf), str(tmp_path / "out"))) < PEAK_BYTES
-
-
-@pytest.fixture
-def run_python() -> Callable[..., str]:
-    """Run code in a fresh process and give what it prints."""
-    import subprocess
-    import sys
-
-    def run(code: str, *arguments: str) -> str:
-        command = [sys.executable, "-c", code, *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
-    return run

@@ -32,6 +32,7 @@ class LlamaFile:
     hidden: int = HIDDEN
     feed_forward: int = FEED_FORWARD
     vocab: int = VOCAB
+    rope_theta: float = 50000.0
     tensors: Tensors = field(default_factory=dict)
     """Filled when the file is written: Hugging Face name -> float32 weights before quantisation."""
 
@@ -75,7 +76,7 @@ def _write(file: LlamaFile) -> None:
     writer.add_head_count(HEADS)
     writer.add_head_count_kv(KV_HEADS)
     writer.add_rope_dimension_count(HEAD_DIM)
-    writer.add_rope_freq_base(50000.0)
+    writer.add_rope_freq_base(file.rope_theta)
     writer.add_layer_norm_rms_eps(1e-5)
     for key, value in file.metadata.items():
         _add_metadata(writer, key, value)

@@ -10,6 +10,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 from gguf import GGMLQuantizationType
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
@@ -22,7 +24,7 @@ from tune_checkpoint import (
 )
 from tune_checkpoint.arrays import BLOCK_BYTES
 from tune_checkpoint.execute import planned_tensors, unpermute_order
-from tune_checkpoint.gguf.rope import llama3_factors
+from tune_checkpoint.gguf.rope import llama3_factors, llama3_scaling
 from tune_checkpoint.gguf.types import BLOCK_TYPES, BLOCKS
 from tune_checkpoint.safetensors_writer import chunks_of
 
@@ -183,6 +185,21 @@ def test_factors_of_another_scaling_are_refused(write_llama: WriteLlama, tmp_pat
     file = write_llama(extra={"rope_freqs.weight": np.linspace(1, 9, 8, dtype=np.float32)})
     with pytest.raises(UnsupportedCheckpointError, match=r"'rope_freqs.weight'.*not those of llama3"):
         convert(file.path, tmp_path / "out")
+
+
+@given(st.lists(st.floats(width=32), min_size=8, max_size=8), st.floats(0, width=32, exclude_min=True))
+def test_any_factors_are_scaled_or_refused(factors: list[float], theta: float):
+    try:
+        scaling = llama3_scaling(factors, 16, theta, "here")
+    except UnsupportedCheckpointError:
+        return
+    assert scaling is None or llama3_factors(scaling, 16, theta) == pytest.approx(factors, rel=1e-4)
+
+
+@pytest.mark.parametrize("theta", [-1.0, 0.0, float("nan"), float("inf")])
+def test_impossible_rope_theta_is_refused(write_llama: WriteLlama, tmp_path: Path, theta: float):
+    with pytest.raises(CorruptFileError, match=r"rope.freq_base is .*; it must be positive and finite"):
+        convert(write_llama(rope_theta=theta).path, tmp_path / "out")
 
 
 def test_linear_scaling_is_kept(write_llama: WriteLlama, tmp_path: Path):

@@ -33,10 +33,10 @@ def model_config(
         ids: bos, eos and pad token, where the file names them.
     """
     metadata = header.metadata
-    theta = metadata.number("llama.rope.freq_base", DEFAULT_ROPE_THETA)
+    theta = metadata.positive_number("llama.rope.freq_base", DEFAULT_ROPE_THETA)
     scaling = _rope_scaling(header, file, shape.head_dim, theta)
     dtype = _main_dtype(tensors)
-    window = metadata.integer("llama.attention.sliding_window")
+    window = metadata.positive_int("llama.attention.sliding_window")
     family = _llama(shape) if window is None else _mistral(metadata, shape, window)
     return family | {
         "vocab_size": shape.vocab_size,
@@ -47,8 +47,8 @@ def model_config(
         "num_key_value_heads": shape.num_key_value_heads,
         "head_dim": shape.head_dim,
         "hidden_act": "silu",
-        "max_position_embeddings": metadata.integer("llama.context_length") or DEFAULT_CONTEXT,
-        "rms_norm_eps": metadata.number("llama.attention.layer_norm_rms_epsilon", 1e-6),
+        "max_position_embeddings": metadata.positive_int("llama.context_length") or DEFAULT_CONTEXT,
+        "rms_norm_eps": metadata.positive_number("llama.attention.layer_norm_rms_epsilon", 1e-6),
         "initializer_range": 0.02,
         "attention_dropout": 0.0,
         "use_cache": True,
@@ -105,7 +105,7 @@ def _rope_scaling(header: GgufHeader, file: MappedFile, head_dim: int, theta: fl
         # llama.cpp applies the factors whatever the type says.
         return None if freqs is None else _scaling_from_factors(file, freqs, head_dim, theta)
     if kind == "linear" and freqs is None:
-        factor = metadata.number("llama.rope.scaling.factor", 1.0)
+        factor = metadata.positive_number("llama.rope.scaling.factor", 1.0)
         return {"rope_type": "linear", "factor": factor} if factor != 1.0 else None
     raise UnsupportedCheckpointError(
         f"{header.path}: rotary scaling of type {kind!r} (llama.rope.scaling.type); "

@@ -1,5 +1,7 @@
 """The key-value pairs of a GGUF file, taken out with the type that the reader expects."""
 
+import struct
+from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,10 +22,15 @@ class Metadata:
 
     def required_int(self, key: str) -> int:
         """A positive number that the model cannot be read without."""
-        value = self.integer(key)
+        value = self.positive_int(key)
         if value is None:
             raise CorruptFileError(f"{self.path}: {key} is missing from the metadata")
-        if value <= 0:
+        return value
+
+    def positive_int(self, key: str) -> int | None:
+        """A whole number above zero."""
+        value = self.integer(key)
+        if value is not None and value <= 0:
             raise CorruptFileError(f"{self.path}: {key} is {value}; it must be positive")
         return value
 
@@ -31,10 +38,14 @@ class Metadata:
         """A whole number."""
         return self._get(key, int, "a whole number")
 
-    def number(self, key: str, default: float) -> float:
-        """A float, the shortest that the file's 32 bits stand for: 1e-05, not 9.999999747378752e-06."""
+    def positive_number(self, key: str, default: float) -> float:
+        """A float above zero, the shortest for the file's 32 bits: 1e-05, not 9.999999747378752e-06."""
         value = self._get(key, float, "a number")
-        return default if value is None else shortest_float(value)
+        if value is None:
+            return default
+        if not 0 < value < inf:
+            raise CorruptFileError(f"{self.path}: {key} is {value}; it must be positive and finite")
+        return shortest_float(value)
 
     def text(self, key: str) -> str | None:
         """A string."""
@@ -74,8 +85,6 @@ class Metadata:
 
 def shortest_float(value: float) -> float:
     """The decimal with the fewest digits that rounds to the same 32-bit float."""
-    import struct
-
     for digits in range(6, 10):
         candidate = float(f"{value:.{digits}g}")
         if struct.pack("<f", candidate) == struct.pack("<f", value):

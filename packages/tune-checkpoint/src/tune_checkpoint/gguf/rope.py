@@ -4,11 +4,13 @@ For Llama 3.1 and later llama.cpp stores no parameters but their result: `rope_f
 which each frequency is divided. Parameters are found from it, and kept only if they give the same factors.
 """
 
-from collections.abc import Sequence
-from math import isclose, pi
+from collections.abc import Iterator, Sequence
+from math import inf, isclose, pi
 from typing import Any
 
 from tune_checkpoint.errors import UnsupportedCheckpointError
+
+Point = tuple[float, float]
 
 TOLERANCE = 1e-5
 """Relative; the factors are stored as 32-bit floats."""
@@ -51,8 +53,8 @@ def llama3_scaling(
     """
     if all(isclose(factor, 1.0, rel_tol=TOLERANCE) for factor in factors):
         return None
-    for candidate in (_published(max(factors)), _solved(factors, head_dim, theta)):
-        if candidate is not None and _matches(candidate, factors, head_dim, theta):
+    for candidate in _candidates(factors, head_dim, theta):
+        if _matches(candidate, factors, head_dim, theta):
             return candidate
     raise UnsupportedCheckpointError(
         f"{where}: its frequency factors are not those of llama3 rotary scaling, "
@@ -67,38 +69,50 @@ def _frequency(index: int, head_dim: int, theta: float) -> float:
 def _scaling(factor: float, high: float, context: int) -> dict[str, Any]:
     return {
         "rope_type": "llama3",
-        "factor": factor,
+        "factor": round(factor, 4),
         "low_freq_factor": 1.0,
         "high_freq_factor": high,
         "original_max_position_embeddings": context,
     }
 
 
-def _published(factor: float) -> dict[str, Any]:
-    """What every Llama 3.1, 3.2 and 3.3 has, but for the factor."""
-    return _scaling(round(factor, 4), 4.0, 8192)
+def _candidates(factors: Sequence[float], head_dim: int, theta: float) -> Iterator[dict[str, Any]]:
+    """Parameters that may give these factors."""
+    factor = max(factors)
+    # NaN fails this too. Scaling stretches waves, it never shortens them.
+    if not all(1 - TOLERANCE < other <= factor < inf for other in factors):
+        return
+    # What every Llama 3.1, 3.2 and 3.3 has, but for the factor.
+    yield _scaling(factor, 4.0, 8192)
+    ends = _smoothed_ends(factors, factor, head_dim, theta)
+    if ends is not None:
+        yield from _solved(factor, *ends)
 
 
-def _solved(factors: Sequence[float], head_dim: int, theta: float) -> dict[str, Any] | None:
+def _smoothed_ends(
+    factors: Sequence[float], factor: float, head_dim: int, theta: float
+) -> tuple[Point, Point] | None:
+    """The first and last smoothed factor, as (waves in a context of one token, how smooth it is)."""
+    smoothed = [i for i, f in enumerate(factors) if 1 + TOLERANCE < f < factor * (1 - TOLERANCE)]
+    points = [
+        (_frequency(i, head_dim, theta) / (2 * pi), (1 / factors[i] - 1 / factor) / (1 - 1 / factor))
+        for i in smoothed
+    ]
+    return (points[0], points[-1]) if points and points[0][0] != points[-1][0] else None
+
+
+def _solved(factor: float, first: Point, last: Point) -> Iterator[dict[str, Any]]:
     """Parameters from two smoothed factors: between its ends the smoothing is linear in the frequency.
 
     Multiplying context, low and high by one number changes no factor, so low can be taken as one.
     """
-    factor = max(factors)
-    smoothed = [i for i, f in enumerate(factors) if 1 + TOLERANCE < f < factor * (1 - TOLERANCE)]
-    if len(smoothed) < 2:
-        return None
-    points = [
-        (_frequency(i, head_dim, theta) / (2 * pi), (1 / factors[i] - 1 / factor) / (1 - 1 / factor))
-        for i in (smoothed[0], smoothed[-1])
-    ]
-    (x0, y0), (x1, y1) = points
-    slope = (y0 - y1) / (x0 - x1)
-    intercept = y0 - slope * x0
+    slope = (first[1] - last[1]) / (first[0] - last[0])
+    intercept = first[1] - slope * first[0]
     if slope <= 0 or intercept >= 0:
-        return None
+        return
     width = -1 / intercept  # high - low, with low = 1
-    return _scaling(round(factor, 4), round(1 + width, 3), round(slope * width))
+    if 0.001 <= width < inf and slope * width < inf:
+        yield _scaling(factor, round(1 + width, 3), round(slope * width))
 
 
 def _matches(scaling: dict[str, Any], factors: Sequence[float], head_dim: int, theta: float) -> bool:
