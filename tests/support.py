@@ -1,0 +1,53 @@
+"""What tests in several folders import."""
+
+import json
+import sys
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+TUNE = [sys.executable, "-c", "import sys; from tune_cli.entry import main; sys.exit(main())"]
+"""The `tune` command of this environment."""
+
+TINY = [
+    "shape.hidden_size=32",
+    "shape.intermediate_size=64",
+    "shape.num_hidden_layers=2",
+    "shape.num_attention_heads=2",
+    "shape.num_key_value_heads=1",
+    "batch_size=4",
+    "logging.log_every=1000",
+]
+"""Makes demo_full_finetune so small that a step takes milliseconds."""
+
+
+class Finished(NamedTuple):
+    """A `tune` command that has ended."""
+
+    code: int
+    out: str
+    err: str
+    modules: frozenset[str] = frozenset()
+    """What was imported when it ended; empty if it was killed or ran in the test's own process."""
+
+    @property
+    def run_folder(self) -> Path:
+        """The folder that it said it made."""
+        return Path(next(line for line in self.err.splitlines() if line.startswith("Run folder: "))[12:])
+
+    @property
+    def losses(self) -> list[float]:
+        """The loss of every step."""
+        return losses(self.run_folder)
+
+
+class RunTune(Protocol):
+    """Runs `tune` with these words."""
+
+    def __call__(self, *words: str | Path, env: dict[str, str] | None = None) -> Finished: ...
+
+
+def losses(run_folder: Path) -> list[float]:
+    """Return the losses in metrics.jsonl, after checking that its steps follow each other."""
+    lines = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
+    return [line["loss"] for line in lines]
