@@ -37,7 +37,7 @@ def logits():
         (1.0, 0.8, 0),
         (1.0, 1.0, 5),
         (1.7, 0.6, 9),
-        (1.0, 1e-9, 0),
+        (1.0, 0.0, 0),
         (1.0, 1.0, 99),
     ],
 )
@@ -106,6 +106,14 @@ def test_the_model_is_evaluated_and_then_trains_on(references):
     assert torch.is_grad_enabled()
     list(steps)
     assert model.training
+
+
+def test_nothing_is_kept_for_a_backward_pass(references):
+    model = load_model(references["tied"].folder, dtype=torch.float32)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(kept.append, lambda _: None):
+        run(model, [[9, 10]], max_new_tokens=2)
+    assert not kept
 
 
 @pytest.mark.parametrize(
