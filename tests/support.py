@@ -1,7 +1,10 @@
 """What tests in several folders import."""
 
 import json
+import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -51,3 +54,25 @@ def losses(run_folder: Path) -> list[float]:
     lines = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
     return [line["loss"] for line in lines]
+
+
+def stopped_by_signal(
+    words: Sequence[str], folder: Path, *, after_steps: int, signum: int
+) -> tuple[Path, Finished]:
+    """Start a `tune run` in a folder and send it a signal when it has taken so many steps.
+
+    Returns:
+        The run folder, and how the command ended.
+    """
+    process = subprocess.Popen(
+        [*TUNE, *words], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline and process.poll() is None:
+        metrics = next(folder.glob("runs/*/metrics.jsonl"), None)
+        if metrics and metrics.read_text().count("\n") >= after_steps:
+            process.send_signal(signum)
+            break
+        time.sleep(0.002)
+    out, err = process.communicate(timeout=300)
+    return next((folder / "runs").iterdir()), Finished(process.returncode, out, err)

@@ -4,34 +4,17 @@ import json
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from support import TINY, TUNE, Finished, RunTune, losses
+from support import TINY, TUNE, RunTune, losses, stopped_by_signal
 from tune_recipes.runs import read_info
 
 NUM_STEPS = 120
 FULL = ("run", "full_finetune", "--config", "demo_full_finetune", *TINY, f"max_steps={NUM_STEPS}")
-
-
-def killed(words: tuple[str, ...], folder: Path, *, after_steps: int, signum: int) -> tuple[Path, Finished]:
-    """Start a run and send it a signal between two steps, when it has taken at least so many."""
-    process = subprocess.Popen(
-        [*TUNE, *words], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline and process.poll() is None:
-        metrics = next(folder.glob("runs/*/metrics.jsonl"), None)
-        if metrics and metrics.read_text().count("\n") >= after_steps:
-            process.send_signal(signum)
-            break
-        time.sleep(0.002)
-    out, err = process.communicate(timeout=300)
-    return next((folder / "runs").iterdir()), Finished(process.returncode, out, err)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -53,7 +36,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_resumed_run_equals_unbroken_run_after_sigkill(unbroken: Path, tmp_path: Path, tune_here: RunTune):
     words = (*FULL, "checkpoint.save_every=10")
-    run, done = killed(words, tmp_path, after_steps=25, signum=signal.SIGKILL)
+    run, done = stopped_by_signal(words, tmp_path, after_steps=25, signum=signal.SIGKILL)
     assert done.code == -signal.SIGKILL
     taken = len(losses_so_far(run))
     assert 25 <= taken < NUM_STEPS
@@ -66,7 +49,7 @@ def test_resumed_run_equals_unbroken_run_after_sigkill(unbroken: Path, tmp_path:
 
 
 def test_ctrl_c_saves_says_how_to_go_on_and_exits_130(unbroken: Path, tmp_path: Path, tune_here: RunTune):
-    run, done = killed(FULL, tmp_path, after_steps=5, signum=signal.SIGINT)
+    run, done = stopped_by_signal(FULL, tmp_path, after_steps=5, signum=signal.SIGINT)
     assert done.code == 130
     assert "Traceback" not in done.err
     taken = len(losses(run))
@@ -82,13 +65,13 @@ def test_ctrl_c_saves_says_how_to_go_on_and_exits_130(unbroken: Path, tmp_path: 
 
 
 def test_sigterm_saves_and_exits_143(tmp_path: Path):
-    run, done = killed(FULL, tmp_path, after_steps=3, signum=signal.SIGTERM)
+    run, done = stopped_by_signal(FULL, tmp_path, after_steps=3, signum=signal.SIGTERM)
     assert done.code == 143
     assert list((run / "checkpoints").glob("step_*"))
 
 
 def test_a_run_without_a_checkpoint_starts_anew(unbroken: Path, tmp_path: Path, tune_here: RunTune):
-    run, _ = killed(FULL, tmp_path, after_steps=5, signum=signal.SIGKILL)
+    run, _ = stopped_by_signal(FULL, tmp_path, after_steps=5, signum=signal.SIGKILL)
     assert not list((run / "checkpoints").iterdir())
     assert tune_here("run", "--resume", run).code == 0
     assert losses(run) == losses(unbroken)
@@ -115,7 +98,7 @@ def test_a_lora_run_with_dropout_resumes_bit_for_bit(unbroken: Path, tmp_path: P
     expected = reference.losses
     shutil.rmtree(tmp_path / "runs/kept", ignore_errors=True)
     kept = (tmp_path / reference.run_folder).rename(tmp_path / "kept")
-    run, done = killed(words, tmp_path, after_steps=17, signum=signal.SIGKILL)
+    run, done = stopped_by_signal(words, tmp_path, after_steps=17, signum=signal.SIGKILL)
     assert done.code == -signal.SIGKILL
     assert tune_here("run", "--resume", run).code == 0
     assert losses(run) == expected

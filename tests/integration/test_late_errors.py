@@ -1,0 +1,113 @@
+"""What can only be found while loading is told as clearly as what is found before, and leaves nothing half written."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from support import TINY, RunTune
+
+
+@pytest.fixture
+def model(tmp_path: Path, tune_here: RunTune) -> Path:
+    """A tiny trained model."""
+    done = tune_here("run", "full_finetune", "--config", "demo_full_finetune", *TINY, "max_steps=1")
+    assert done.code == 0, done.err
+    return (tmp_path / done.run_folder / "final").rename(tmp_path / "model")
+
+
+def change_weights(model: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    weights = load_file(model / "model.safetensors")
+    change(weights)
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+
+
+def finetune(tune_here: RunTune, model: Path, *words: str):
+    data = ("data.path=builtin:demo/capitals.jsonl", "data.format=chat", "max_steps=1", "dtype=fp32")
+    return tune_here("run", "full_finetune", f"model={model}", *data, *words)
+
+
+def assert_told(done, *parts: str) -> None:
+    assert done.code == 2, done.err
+    assert "Traceback" not in done.err
+    message = done.err[done.err.index("error: ") :]
+    assert all(part in message for part in parts), message
+    assert len(message.splitlines()) <= 6
+
+
+def test_missing_tensor_is_named(model: Path, tune_here: RunTune):
+    name = "model.layers.1.mlp.up_proj.weight"
+    change_weights(model, lambda weights: weights.pop(name))
+    assert_told(finetune(tune_here, model), name)
+
+
+def test_misshapen_tensor_is_named_with_both_shapes(model: Path, tune_here: RunTune):
+    name = "model.layers.0.self_attn.k_proj.weight"
+    change_weights(model, lambda weights: weights.update({name: torch.zeros(3, 5)}))
+    assert_told(finetune(tune_here, model), name, "3, 5", "16, 32")
+
+
+def test_truncated_weights_are_told_with_the_file(model: Path, tune_here: RunTune):
+    path = model / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    assert_told(finetune(tune_here, model), "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        ("", ("data.jsonl", "empty")),
+        ('{"instruction": "a", "output": "b"}\n{"instruction": \n', ("data.jsonl:2",)),
+        ('{"question": "a", "answer": "b"}\n', ("data.jsonl:1", "instruction", "question", "answer")),
+        ('{"instruction": "a", "output": 7}\n', ("data.jsonl:1", "output")),
+        ("[1, 2]", ("data.jsonl",)),
+    ],
+    ids=["empty", "malformed", "other columns", "wrong type", "no objects"],
+)
+def test_a_bad_data_file_is_told_with_the_line(
+    content: str, parts: tuple[str, ...], tmp_path: Path, model: Path, tune_here: RunTune
+):
+    (tmp_path / "data.jsonl").write_text(content)
+    done = finetune(tune_here, model, "data.path=data.jsonl", "data.format=alpaca")
+    assert_told(done, *parts)
+
+
+def test_a_record_without_targets_is_named(tmp_path: Path, model: Path, tune_here: RunTune):
+    record = {"instruction": "a very long question indeed " * 9, "output": "b"}
+    (tmp_path / "data.jsonl").write_text(json.dumps(record) + "\n")
+    words = ("data.path=data.jsonl", "data.format=alpaca", "data.max_seq_len=16")
+    assert_told(finetune(tune_here, model, *words), "data.jsonl:1", "max_seq_len")
+
+
+def test_a_lora_target_that_does_not_exist_is_told_with_those_that_do(model: Path, tune_here: RunTune):
+    done = tune_here(
+        *("run", "lora_finetune", f"model={model}", "data.path=builtin:demo/capitals.jsonl"),
+        *("data.format=chat", "lora.targets=[query]"),
+    )
+    assert_told(done, "query", "q_proj")
+
+
+def test_a_failed_run_is_written_down_as_failed(model: Path, tmp_path: Path, tune_here: RunTune):
+    change_weights(model, lambda weights: weights.pop("model.norm.weight"))
+    done = finetune(tune_here, model)
+    info = json.loads((tmp_path / done.run_folder / "run.json").read_text())
+    assert info["status"] == "failed"
+    assert not (tmp_path / done.run_folder / "final").exists()
+    log = (tmp_path / done.run_folder / "log.txt").read_text()
+    assert "Traceback" in log
+    assert "model.norm.weight" in log
+
+
+def test_an_adapter_that_does_not_fit_is_refused(model: Path, tmp_path: Path, tune_here: RunTune):
+    words = ("data.path=builtin:demo/capitals.jsonl", "data.format=chat", "max_steps=1", "dtype=fp32")
+    done = tune_here("run", "lora_finetune", f"model={model}", *words)
+    assert done.code == 0, done.err
+    adapter = tmp_path / done.run_folder / "final"
+    other = tune_here(
+        "run", "full_finetune", "--config", "demo_full_finetune", *TINY, "shape.hidden_size=16", "max_steps=1"
+    )
+    asked = tune_here("run", "generate", f"model={other.run_folder}/final", f"adapter={adapter}", "prompt=Hi")
+    assert_told(asked, str(adapter))
