@@ -1,4 +1,4 @@
-"""What can only be found while loading is told as clearly as what is found before, and leaves nothing half written."""
+"""What is only found while loading is told as clearly as what is found before; nothing is left half made."""
 
 import json
 from collections.abc import Callable
