@@ -2,9 +2,16 @@
 
 import sys
 from collections.abc import Sequence
+from typing import get_args
 
 from cyclopts import App, CycloptsError, Group, Parameter
-from cyclopts.exceptions import MissingArgumentError, UnknownOptionError
+from cyclopts.exceptions import (
+    CoercionError,
+    MissingArgumentError,
+    RepeatArgumentError,
+    UnknownOptionError,
+    UnusedCliTokensError,
+)
 
 from tune_cli import __version__
 from tune_cli.examples import CLOSING, EXAMPLES, USAGES
@@ -55,14 +62,33 @@ def run(words: Sequence[str]) -> int:
     from tune_checkpoint import CheckpointError, WriteFailedError
     from tune_recipes.errors import UserError
 
+    if not_text := [word for word in words if not word.isascii() and not _is_utf8(word)]:
+        return _fail(f"{not_text[0]!a}: not UTF-8 text")
     if words[0] not in (*COMMANDS, *ALIASES):
-        return _fail(_unknown_command(words[0]))
+        return _fail(_unknown_command(words))
+    debug = "--debug" in words
+    if words[0] not in ("run", "launch"):  # every command takes it; only `run` has more to show
+        words = [word for word in words if word != "--debug"]
     try:
         return make_app()(words, exit_on_error=False, print_error=False, result_action="return_value") or 0
     except (UserError, CheckpointError) as error:
         return _fail(str(error), status=1 if isinstance(error, WriteFailedError) else 2)
     except CycloptsError as error:
         return _fail(_explain(error, words[0]))
+    except BrokenPipeError:
+        raise  # the entry point ends quietly
+    except Exception as error:
+        if debug:
+            raise
+        return _fail(f"{type(error).__name__}: {error}\n  --debug shows the traceback", status=1)
+
+
+def _is_utf8(word: str) -> bool:
+    try:
+        word.encode()
+    except UnicodeEncodeError:  # bytes of another encoding, which Python carries as lone surrogates
+        return False
+    return True
 
 
 def _fail(message: str, *, status: int = 2) -> int:
@@ -70,15 +96,21 @@ def _fail(message: str, *, status: int = 2) -> int:
     return status
 
 
-def _unknown_command(word: str) -> str:
-    from tune_recipes.catalog import builtin_recipe
+def _unknown_command(words: Sequence[str]) -> str:
+    from tune_recipes.catalog import builtin_config, builtin_recipe, recipe_of_config
     from tune_recipes.suggest import did_you_mean
 
+    asks_help = words[0] in ("help", "--help", "-h") and len(words) > 1
+    word = words[1] if asks_help else words[0]
+    if word in (*COMMANDS, *ALIASES):  # `tune help run and more`
+        return f"{words[2]}: not understood\n  `tune {word} --help` shows what {word} takes"
     kind = "option" if word.startswith("-") else "command"
     hint = did_you_mean(word, [*COMMANDS, *ALIASES, "help", "--help", "--version"])
     if builtin_recipe(word):
         hint = f"; it is a recipe: `tune run {word}`"
-    return f"{word}: no such {kind}{hint}\n  `tune --help` lists the commands"
+    elif config := builtin_config(word):
+        hint = f"; it is a config: `tune run {recipe_of_config(config, word)} --config {word}`"
+    return f"{word or repr(word)}: no such {kind}{hint}\n  `tune --help` lists the commands"
 
 
 def _explain(error: CycloptsError, command: str) -> str:
@@ -90,8 +122,28 @@ def _explain(error: CycloptsError, command: str) -> str:
         names = [name for argument in error.argument_collection for name in argument.names]
         text = f"{typed}: no such option{did_you_mean(typed.partition('=')[0], names)}"
     elif isinstance(error, MissingArgumentError) and error.argument is not None:
-        text = f"{error.argument.name.lstrip('-').upper()} is missing"
+        name = error.argument.name
+        given = error.keyword or next(
+            (token.keyword for token in error.argument.tokens if token.keyword), None
+        )
+        if given:
+            text = f"{given}: a value must follow"
+        else:
+            text = f"{name if name.startswith('-') else name.upper()} is missing"
+    elif isinstance(error, RepeatArgumentError):
+        text = f"{error.token.keyword}: given twice"
+    elif isinstance(error, UnusedCliTokensError) and error.unused_tokens:
+        text = f"{error.unused_tokens[0]}: one word more than `tune {command}` takes"
+    elif isinstance(error, CoercionError) and error.token and error.token.keyword:
+        text = f"{error.token.keyword}: {_expected(error)}, got '{error.token.value}'"
     else:
         error.verbose = False
         text = str(error)
     return f"{text}\n  `tune {command} --help` shows what it takes"
+
+
+def _expected(error: CoercionError) -> str:
+    choices = get_args(error.target_type)
+    if error.target_type is bool:
+        return "it takes no value"
+    return f"expected one of {', '.join(map(str, choices))}" if choices else "expected another value"

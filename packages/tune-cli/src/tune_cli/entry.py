@@ -25,7 +25,9 @@ def main() -> int:
         else:
             from tune_cli.app import run
 
-            return run(words)
+            status = run(words)
+            sys.stdout.flush()
+            return status
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read our output has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -39,12 +41,14 @@ def _stored_page(words: list[str]) -> str | None:
     """Return the page that a command line asks for, if it asks for a page that is stored."""
     if not words or words in (["help"], *([flag] for flag in HELP)):
         return _read("tune")
-    if words in (["--version"], ["-V"]):
+    if words[0] in ("--version", "-V"):
         from tune_cli import __version__
 
         return f"tune {__version__}\n"
-    if len(words) == 2 and "help" in words:
-        return _read(words[1] if words[0] == "help" else words[0])
+    if len(words) == 2 and words[0] in ("help", *HELP):
+        return _read("tune" if words[1] in ("help", *HELP) else words[1])
+    if len(words) == 2 and words[1] == "help":
+        return _read(words[0])
     # Behind a recipe, help is about the recipe; behind anything else about the command.
     asks = len(words) == 2 if words[0] in ("run", "launch") else "--" not in words
     return _read(words[0]) if asks and (HELP[0] in words or HELP[1] in words) else None

@@ -60,7 +60,7 @@ EXAMPLES
     # Every value that the recipe gets, with one changed
     $ tune cat demo_full_finetune --resolved optim.lr=1e-4
 
-    # Where each value comes from: the defaults, a line of the file, the command line
+    # Where each value comes from: default, line of the file, command line
     $ tune cat demo_full_finetune --origins
 """,
     "validate": """\

@@ -1,12 +1,11 @@
 """`tune run RECIPE --help`: every option of a recipe, from its source, without importing torch."""
 
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from tune_cli.help import INDENT, row
+from tune_cli.help import INDENT, WIDTH, row
 
 
 def print_recipe_help(recipe: Path, config: str | None) -> None:
@@ -18,15 +17,17 @@ def print_recipe_help(recipe: Path, config: str | None) -> None:
     """
     import ast
 
-    from tune_recipes.catalog import config_names, find_config, shown
-    from tune_recipes.config import read_yaml
+    from tune_recipes.catalog import RECIPES, config_names, find_config, recipe_label
+    from tune_recipes.files import read_text
     from tune_recipes.options import list_options
     from tune_recipes.recipe_source import field_docs, read_config_class
+    from tune_recipes.yaml_file import read_yaml
 
     config_class = read_config_class(recipe)
-    given = read_yaml(find_config(config))[0] if config else {}
-    summary = ast.get_docstring(ast.parse(recipe.read_text(encoding="utf-8"))) or recipe.stem
-    name = recipe.name if config_names(recipe.stem) else shown(recipe)
+    given = read_yaml(find_config(config))[0] if config is not None else {}
+    summary = ast.get_docstring(ast.parse(read_text(recipe))) or recipe.stem
+    configs = config_names(recipe.stem) if recipe.parent == RECIPES else []
+    name = recipe_label(recipe)
     lines = [
         summary.splitlines()[0],
         "",
@@ -38,10 +39,11 @@ def print_recipe_help(recipe: Path, config: str | None) -> None:
         section = option.path.rpartition(".")[0]
         if section != group:
             about = field_docs(config_class).get(section, "").partition("\n")[0]
-            lines += ["", f"{section.upper()}: {about}" if section else "OPTIONS"]
+            title = f"{section.upper()}: {about}" if about else section.upper()
+            lines += ["", textwrap.fill(title, WIDTH, subsequent_indent=INDENT) if section else "OPTIONS"]
             group = section
         lines.append(row(option.path, _about(option, given)))
-    lines += _closing(recipe, name, config_names(recipe.stem))
+    lines += _closing(name, configs)
     sys.stdout.write("\n".join(lines) + "\n")
 
 
@@ -64,13 +66,16 @@ def _lookup(tree: Any, path: str) -> Any:
 
 
 def _text(value: Any) -> str:
+    from tune_recipes.options import as_text
+
     if value is None:
         return "none"
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return value if isinstance(value, str) else as_text(value)
 
 
-def _closing(recipe: Path, name: str, configs: list[str]) -> list[str]:
-    first = configs[0] if configs else "CONFIG"
+def _closing(name: str, configs: list[str]) -> list[str]:
+    demos = [config for config in configs if config.startswith("demo")]
+    first = next(iter(demos or configs), "CONFIG")
     lines = [
         "",
         "EXAMPLES",

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from tune_recipes.errors import UserError
 from tune_recipes.suggest import did_you_mean
@@ -47,19 +48,25 @@ def find_recipe(name: str) -> Path:
     Raises:
         UserError: There is neither.
     """
-    if name.endswith(".py") and Path(name).is_file():
+    if name.endswith(".py") and _kind(name) == "file":
         return Path(name)
     if builtin := builtin_recipe(name):
         return builtin
-    if not _is_plain(name):
-        raise UserError(
-            f"{name}: no such recipe file\n  `tune cp full_finetune {shown(name)}` makes one to start from"
-        )
-    if builtin_config(name):
-        recipe = recipe_of_config(builtin_config(name), name)
+    if config := builtin_config(name):
+        recipe = recipe_of_config(config, name)
         raise UserError(f"{name} is a config, not a recipe; run it with `tune run {recipe} --config {name}`")
-    hint = did_you_mean(name.removesuffix(".py"), recipe_names())
-    raise UserError(f"{name}: no such recipe{hint}\n  `tune ls` lists the recipes and their configs")
+    if _kind(name) == "file" and name.endswith((".yaml", ".yml")):
+        raise UserError(
+            f"{name} is a config, not a recipe; run it with `tune run RECIPE --config {shown(name)}`"
+        )
+    if not _is_plain(name) and not _kind(name) and not _kind(f"{name}.py"):
+        copy = name if name.endswith(".py") else f"{name}.py"
+        raise UserError(
+            f"{name}: no such recipe file\n  `tune cp full_finetune {shown(copy)}` makes one to start from"
+        )
+    what = _what_is_there(name, "a recipe is a Python file, as mine.py", ".py")
+    hint = what or did_you_mean(name.removesuffix(".py").removesuffix(".yaml"), recipe_names())
+    raise UserError(f"{shown(name)}: no such recipe{hint}\n  `tune ls` lists the recipes and their configs")
 
 
 def find_config(name: str) -> Path:
@@ -68,14 +75,30 @@ def find_config(name: str) -> Path:
     Raises:
         UserError: There is neither.
     """
-    if Path(name).is_file():
+    if _kind(name) == "file":
         return Path(name)
     if builtin := builtin_config(name):
         return builtin
-    if not _is_plain(name):
-        raise UserError(f"{name}: no such config file\n  `tune ls` lists the configs, `tune cp` copies one")
-    hint = did_you_mean(name.removesuffix(".yaml"), all_config_names())
-    raise UserError(f"{name}: no such config{hint}\n  `tune ls` lists the recipes and their configs")
+    if recipe := builtin_recipe(name):
+        raise UserError(
+            f"{name} is a recipe, not a config; `tune ls {recipe.stem}` lists its configs\n"
+            f"  `tune run {recipe.stem} --help` lists its options"
+        )
+    what = _what_is_there(name, "a config is a YAML file, as mine.yaml", ".yaml", ".yml")
+    hint = what or did_you_mean(name.removesuffix(".yaml").removesuffix(".yml"), all_config_names())
+    file = "" if _is_plain(name) else " file"
+    raise UserError(
+        f"{shown(name)}: no such config{file}{hint}\n  `tune ls` lists them, `tune cp` copies one"
+    )
+
+
+def _what_is_there(name: str, needed: str, *suffixes: str) -> str:
+    """Return why a path that is nearly right is not, or nothing."""
+    if near := [name + suffix for suffix in suffixes if _kind(name + suffix) == "file"]:
+        return f"; did you mean {near[0]}?"
+    if _kind(name) == "folder":
+        return f", it is a folder; {needed}"
+    return f"; {needed}" if _kind(name) == "file" else ""
 
 
 def recipe_of_config(path: Path | None, name: str) -> str:
@@ -93,14 +116,32 @@ def recipe_of_config(path: Path | None, name: str) -> str:
         for recipe in sorted(recipe_names(), key=len, reverse=True):
             if path.stem == recipe or path.stem.endswith(f"_{recipe}"):
                 return recipe
-    raise UserError(f"{name}: for which recipe? Its name does not tell; give the recipe after it")
+    raise UserError(
+        f"{name}: for which recipe? Its name does not end in one's; give the recipe after it\n"
+        f"  as in `tune validate {shown(name)} full_finetune`; the recipes: {', '.join(recipe_names())}"
+    )
 
 
 def local_path(text: str) -> Path:
     """Return the path that a config's text means; `builtin:demo` is a folder that ships with the package."""
     if text.startswith(BUILTIN_PREFIX):
         return ROOT / "builtin" / text.removeprefix(BUILTIN_PREFIX)
-    return Path(text).expanduser()
+    return expand_home(text)
+
+
+def expand_home(text: str) -> Path:
+    """Return a path with `~` as the home folder, which no shell puts in behind `=`."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # ~NAME, and there is no user of that name
+        return Path(text)
+
+
+def builtin_files() -> list[str]:
+    """Return what ships with the package as configs name it, as `builtin:demo/capitals.jsonl`."""
+    root = ROOT / "builtin"
+    paths = sorted(path for path in root.rglob("*") if path.is_dir() or path.suffix == ".jsonl")
+    return [BUILTIN_PREFIX + path.relative_to(root).as_posix() for path in paths]
 
 
 def config_label(path: Path) -> str:
@@ -108,11 +149,25 @@ def config_label(path: Path) -> str:
     return path.name if path.parent.parent == CONFIGS else str(path)
 
 
+def recipe_label(path: Path) -> str:
+    """Return how commands name a recipe file: a built-in one by its name, any other by its path."""
+    return path.stem if path.parent == RECIPES else shown(path)
+
+
 def shown(path: str | os.PathLike[str]) -> str:
     """Return a path as a shell takes it."""
     import shlex
 
     return shlex.quote(os.fspath(path))
+
+
+def _kind(name: str) -> Literal["file", "folder"] | None:
+    """Return what stands at a path; nothing does where the name is too long or may not be looked at."""
+    path = Path(name)
+    try:
+        return "file" if path.is_file() else "folder" if name and path.is_dir() else None
+    except OSError:
+        return None
 
 
 def _is_plain(name: str) -> bool:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from tune_recipes.catalog import local_path
+from tune_recipes.catalog import BUILTIN_PREFIX, builtin_files, local_path, shown
 from tune_recipes.config import Loaded, Origin
 from tune_recipes.errors import UserError
 from tune_recipes.models.config import read_model_config
@@ -25,13 +25,15 @@ def check_inputs(loaded: Loaded) -> None:
         UserError: One does not, with the option and where it was set.
     """
     for option in list_options(type(loaded.config)):
-        kind = next((meta.extra["names"] for meta in metadata(option.type) if meta.extra), None)
+        kind = next((meta.extra.get("names") for meta in metadata(option.type) if meta.extra), None)
         value = _value_at(loaded.config, option.path)
-        if kind is None or value is None:
+        if kind not in _CHECKS or not isinstance(value, str):
             continue
         origin = loaded.origins.get(option.path, Origin("default"))
         try:
-            _CHECKS[kind](local_path(value), loaded.config)
+            path = local_path(value)
+            _check_builtin(value, path)
+            _CHECKS[kind](path, loaded.config)
         except UserError as error:
             error.args = (f"{option.path}: {error}{_from(origin)}", *error.args[1:])
             raise
@@ -47,11 +49,17 @@ def _from(origin: Origin) -> str:
     return f"\n  (set by {origin.where})" if origin.where else ""
 
 
+def _check_builtin(value: str, path: Path) -> None:
+    if value.startswith(BUILTIN_PREFIX) and not path.exists():
+        raise UserError(f"{value} does not ship with tune; this does: {', '.join(builtin_files())}")
+
+
 def _check_file(path: Path, _config: Any) -> None:
     if path.is_dir():
         raise UserError(f"{path} is a folder; a file is needed")
     if not path.is_file():
-        raise UserError(f"{path}: no such file")
+        where = "" if path.is_absolute() else f" in {Path.cwd()}"
+        raise UserError(f"{path}: no such file{where}")
 
 
 def _check_checkpoint(folder: Path, config: Any) -> None:
@@ -80,11 +88,13 @@ def _check_adapter(folder: Path, _config: Any) -> None:
 
 
 def _check_folder(folder: Path) -> None:
-    if folder.is_file():
-        hint = (
-            f"\n  `tune convert-ckpt {folder} --output-dir DIR` makes one" if folder.suffix == ".gguf" else ""
+    if folder.suffix == ".gguf":
+        raise UserError(
+            f"{folder} is a GGUF file; the folder of a Hugging Face checkpoint is needed\n"
+            f"  `tune convert-ckpt {shown(folder)} --output-dir {shown(folder.with_suffix(''))}` makes one"
         )
-        raise UserError(f"{folder} is a file; the folder of a Hugging Face checkpoint is needed{hint}")
+    if folder.is_file():
+        raise UserError(f"{folder} is a file; the folder of a Hugging Face checkpoint is needed")
     if not folder.is_dir():
         raise MissingFolder(f"{folder}: no such folder", folder)
 

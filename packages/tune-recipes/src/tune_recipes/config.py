@@ -10,18 +10,24 @@ from msgspec import NODEFAULT, Struct
 from tune_recipes.catalog import config_label
 from tune_recipes.errors import UserError
 from tune_recipes.options import (
+    as_text,
     describe,
     group_type,
+    is_mapping,
     list_options,
     metadata,
-    takes_text,
+    takes_list,
     type_at,
 )
-from tune_recipes.overrides import Override, escape, option_names, parse_overrides, value_of
+from tune_recipes.overrides import (
+    UnknownOptions,
+    option_names,
+    parse_overrides,
+    unescape_open,
+    value_of,
+)
 from tune_recipes.suggest import did_you_mean
-
-OPEN = "???"
-"""OmegaConf's mark in a YAML file for a value that the command line must give."""
+from tune_recipes.yaml_file import OPEN, escaped, read_yaml
 
 
 class Origin(Struct, frozen=True):
@@ -34,6 +40,22 @@ class Origin(Struct, frozen=True):
 
     def __str__(self) -> str:
         return {"default": "default", "file": self.where}.get(self.kind, f"command line: {self.where}")
+
+
+class MissingValues(UserError):
+    """Options that must be given and are not; `paths` are their dotted names."""
+
+    def __init__(self, message: str, paths: Sequence[str]):
+        super().__init__(message)
+        self.paths = tuple(paths)
+
+
+class Change(NamedTuple):
+    """One value from the command line; UNSET goes back to the default."""
+
+    path: str
+    value: Any
+    typed: str
 
 
 class Loaded(NamedTuple):
@@ -66,144 +88,174 @@ def load_config(
     Raises:
         UserError: Unknown names, wrong types, missing values or broken rules: all of them, a line each.
     """
-    overrides = parse_overrides(config, tokens, known=known)
+    changes = [
+        change
+        for override in parse_overrides(config, tokens, known=known)
+        for change in _changes(
+            config,
+            override.path,
+            msgspec.UNSET if override.text is None else value_of(override, type_at(config, override.path)),
+            override.typed,
+        )
+    ]
     from_file, lines = read_yaml(config_file) if config_file else ({}, {})
-    problems = list(_unknown_keys(config, from_file, lines))
-    if problems:
-        raise UserError("\n".join(problems))
-    origins = _origins(config, lines, overrides)
-    merged = _merge(config, config_file, from_file, overrides)
-    problems = list(_wrong_values(config, merged, origins))
-    if problems:
+    _refuse_unknown(config, from_file, lines)
+    given = _given(config, from_file, changes)
+    origins = _origins(config, lines, changes)
+    _refuse_open(config, given, config_file)
+    merged = _resolved(config, _over(_defaults(config, given), given), origins)
+    _refuse_missing(config, merged)
+    if problems := list(_wrong_values(config, merged, origins)):
         raise UserError("\n".join(problems))
     try:
         value = msgspec.convert(merged, config)
     except msgspec.ValidationError as error:
-        raise UserError(_plain(error, config_file)) from None
+        raise UserError(_plain(error, config_file, changes)) from None
     return Loaded(value, origins, config_file)
 
 
-def read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """Read a YAML file without resolving it.
-
-    Returns:
-        The values, and `file:line` of each dotted key.
-
-    Raises:
-        UserError: The file is not YAML, or not a mapping; with the line.
-    """
-    import omegaconf
-    import yaml
-
-    label = config_label(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = omegaconf.OmegaConf.create(text) if root else omegaconf.OmegaConf.create({})
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f"{label}:{mark.line + 1}:{mark.column + 1}" if mark else label
-        raise UserError(f"{where}: not valid YAML: {error.problem}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, omegaconf.errors.OmegaConfBaseException) as error:
-        raise UserError(f"{label}: not valid YAML: {str(error).splitlines()[0]}") from None
-    if root is not None and not isinstance(root, yaml.MappingNode):
-        raise UserError(f"{label}:1: a config is a mapping of options to values, as `batch_size: 2`")
-    container = omegaconf.OmegaConf.to_container(values, resolve=False)
-    return container, dict(_lines(root, label))  # pyright: ignore[reportReturnType]
-
-
-def dump_yaml(tree: dict[str, Any]) -> str:
-    """Return YAML text that `load_config` reads back to the same values."""
-    import yaml
-
-    return yaml.safe_dump(_escaped(tree), sort_keys=False, allow_unicode=True, width=110)
-
-
-def _escaped(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _escaped(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_escaped(item) for item in value]
-    return escape(value) if isinstance(value, str) else value
-
-
-def _lines(node: Any, label: str, prefix: str = "") -> Iterator[tuple[str, str]]:
-    import yaml
-
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            yield prefix + str(key.value), f"{label}:{key.start_mark.line + 1}"
-            yield from _lines(value, label, f"{prefix}{key.value}.")
+def _refuse_unknown(config: type[Struct], from_file: dict[str, Any], lines: dict[str, str]) -> None:
+    problems = dict(_unknown_keys(config, from_file, lines))
+    if problems:
+        raise UnknownOptions("\n".join(problems.values()), list(problems))
 
 
 def _unknown_keys(
     config: type[Struct], values: dict[str, Any], lines: dict[str, str], prefix: str = ""
-) -> Iterator[str]:
+) -> Iterator[tuple[str, str]]:
+    """Yield the dotted name and the message of what is no option, or no group where a group must be."""
     for key, value in values.items():
         path = f"{prefix}{key}"
+        where = f"{lines[path]}: " if path in lines else ""
         annotation = type_at(config, path)
         if annotation is None:
-            hint = did_you_mean(path, option_names(config))
-            yield f"{lines.get(path, '')}: {path}: no such option{hint}".removeprefix(": ")
-        elif isinstance(value, dict) and group_type(annotation):
+            yield path, f"{where}{path}: no such option{did_you_mean(path, option_names(config))}"
+        elif "." in key:
+            group, _, name = key.partition(".")
+            yield path, f"{where}{path}: in a file it stands in its group, as `{group}: {{{name}: ...}}`"
+        elif not (group := group_type(annotation)):
+            continue
+        elif isinstance(value, dict):
             yield from _unknown_keys(config, value, lines, f"{path}.")
+        elif value is not None:
+            names = ", ".join(field.name for field in msgspec.structs.fields(group)[:3])
+            yield path, f"{where}{path}: expected options ({names}, ...), got {_got(value)}"
 
 
-def _origins(config: type[Struct], lines: dict[str, str], overrides: Sequence[Override]) -> dict[str, Origin]:
+def _changes(config: type[Struct], path: str, value: Any, typed: str) -> Iterator[Change]:
+    """Yield a value from the command line, a group's (`optim={lr: 1}`) option by option.
+
+    Raises:
+        UserError: A name in it is no option, or the value of a group is no mapping.
+    """
+    annotation = type_at(config, path)
+    if value is not msgspec.UNSET and group_type(annotation):
+        problems = dict(_unknown_keys(config, _nested(path, value), {}))
+        if problems:
+            raise UnknownOptions(
+                "\n".join(f"{text} (from {typed})" for text in problems.values()), list(problems)
+            )
+        for key, item in (value or {}).items():
+            yield from _changes(config, f"{path}.{key}", item, typed)
+    elif value == OPEN:
+        raise UserError(f"{path}: expected {describe(annotation)}, got {OPEN} (from {typed})")
+    else:
+        yield Change(path, value, typed)
+
+
+def _nested(path: str, value: Any) -> dict[str, Any]:
+    """Return `a.b` and a value as `{a: {b: value}}`."""
+    for part in reversed(path.split(".")):
+        value = {part: value}
+    return value
+
+
+def _given(config: type[Struct], from_file: dict[str, Any], changes: Sequence[Change]) -> dict[str, Any]:
+    """Return the file's values with the command line's over them, unresolved; an empty group says nothing."""
+    given = _over({}, from_file)
+    for field in msgspec.structs.fields(config):
+        if given.get(field.name, ...) is None and group_type(field.type) and field.default is not None:
+            del given[field.name]
+    for path, value, _ in changes:
+        if value is not msgspec.UNSET:
+            given = _over(given, _nested(path, value))
+            continue
+        *groups, name = path.split(".")
+        inside: Any = given
+        for group in groups:
+            inside = inside.get(group) if isinstance(inside, dict) else None
+        if isinstance(inside, dict):
+            inside.pop(name, None)
+    return given
+
+
+def _over(below: Any, above: Any) -> Any:
+    """Return two trees as one; where both have a value, `above` has its way."""
+    if not isinstance(above, dict):
+        return above
+    below = below if isinstance(below, dict) else {}
+    return {**below, **{key: _over(below.get(key), value) for key, value in above.items()}}
+
+
+def _origins(config: type[Struct], lines: dict[str, str], changes: Sequence[Change]) -> dict[str, Origin]:
     """Return the origin of each option, in the order of the options, entries of mappings behind them."""
     origins = {option.path: Origin("default") for option in list_options(config)}
     for path, where in lines.items():
         if not group_type(type_at(config, path)):
             origins[path] = Origin("file", where)
-    for override in overrides:
-        below = [path for path in origins if path == override.path or path.startswith(f"{override.path}.")]
-        origin = Origin("default") if override.text is None else Origin("command line", override.typed)
-        origins |= dict.fromkeys(below or [override.path], origin)
+    for change in changes:
+        below = [path for path in origins if path.startswith(f"{change.path}.")]
+        if change.value is msgspec.UNSET:
+            reset = dict.fromkeys([*below, change.path], Origin("default"))
+            origins |= {path: origin for path, origin in reset.items() if path in origins}
+        else:
+            origins[change.path] = Origin("command line", change.typed)
     return origins
 
 
-def _merge(
-    config: type[Struct], config_file: Path | None, from_file: dict[str, Any], overrides: Sequence[Override]
-) -> dict[str, Any]:
-    """Return the merged and resolved values; options that have no value anywhere are absent."""
+def _resolved(config: type[Struct], tree: dict[str, Any], origins: dict[str, Origin]) -> dict[str, Any]:
+    """Return the values with their interpolations replaced by what they refer to."""
     import omegaconf
 
-    given = omegaconf.OmegaConf.create(from_file)
-    for override in overrides:
-        _apply(config, given, override)
-    unresolved: Any = omegaconf.OmegaConf.to_container(given)
-    _refuse_open(unresolved, config_file)
-    merged = omegaconf.OmegaConf.merge(_defaults(config, unresolved), given)
     try:
-        return omegaconf.OmegaConf.to_container(merged, resolve=True)  # pyright: ignore[reportReturnType]
+        values = omegaconf.OmegaConf.to_container(omegaconf.OmegaConf.create(tree), resolve=True)
     except omegaconf.errors.OmegaConfBaseException as error:
-        where = f"{config_label(config_file)}: " if config_file else ""
-        raise UserError(f"{where}{error.full_key}: {str(error).splitlines()[0]}") from None
+        raise UserError(_not_resolved(config, error, origins)) from None
+    return _unescaped(values)
 
 
-def _apply(config: type[Struct], given: Any, override: Override) -> None:
-    import omegaconf
+def _not_resolved(config: type[Struct], error: Any, origins: dict[str, Origin]) -> str:
+    import re
 
-    parts = override.path.split(".")
-    if override.text is None:
-        parent = omegaconf.OmegaConf.select(given, ".".join(parts[:-1])) if parts[1:] else given
-        if isinstance(parent, omegaconf.DictConfig):
-            parent.pop(parts[-1], None)
-        return
-    value = value_of(override, type_at(config, override.path))
-    try:
-        omegaconf.OmegaConf.update(given, override.path, value, merge=True, force_add=True)
-    except omegaconf.errors.OmegaConfBaseException as error:
-        raise UserError(f"{override.typed}: {str(error).splitlines()[0]}") from None
+    path = str(error.full_key or "")
+    reason = str(error).splitlines()[0]
+    if missing := re.fullmatch(r"Interpolation key '(.*)' not found", reason):
+        name = missing[1].lstrip(".")
+        reason = f"${{{missing[1]}}} refers to an option that "
+        if type_at(config, name) is None:
+            reason += f"does not exist{did_you_mean(name, option_names(config))}"
+        else:
+            reason += f"has no value; give it, as {name}={_placeholder(type_at(config, name))}"
+    origin = origins.get(path, Origin("default"))
+    return f"{path}: {reason}" + (f" (from {origin.where})" if origin.where else "")
 
 
-def _refuse_open(values: dict[str, Any], config_file: Path | None) -> None:
-    missing = list(_open_names(values))
-    if missing and config_file:
-        example = " ".join(f"{name}=..." for name in missing)
-        raise UserError(
-            f"{config_label(config_file)} leaves {', '.join(missing)} open\n"
-            f"  give it on the command line, as {example}"
+def _unescaped(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _unescaped(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_unescaped(item) for item in value]
+    return unescape_open(value) if isinstance(value, str) else value
+
+
+def _refuse_open(config: type[Struct], given: dict[str, Any], config_file: Path | None) -> None:
+    if missing := list(_open_names(given)):
+        example = " ".join(f"{name}={_placeholder(type_at(config, name))}" for name in missing)
+        label = f"{config_label(config_file)} leaves" if config_file else "the command line leaves"
+        docs = {option.path: option.doc for option in list_options(config)}
+        about = f"\n  {docs.get(missing[0], '')}".rstrip() if len(missing) == 1 else ""
+        raise MissingValues(
+            f"{label} {', '.join(missing)} open; give it on the command line, as {example}{about}", missing
         )
 
 
@@ -229,18 +281,40 @@ def _defaults(config: type[Struct], given: dict[str, Any]) -> dict[str, Any]:
             tree[field.name] = msgspec.to_builtins(field.default_factory())
         elif group and field.default is None:
             tree[field.name] = None
-    return _escaped(tree)
+    return escaped(tree)
+
+
+def _refuse_missing(config: type[Struct], merged: dict[str, Any]) -> None:
+    missing = [
+        option
+        for option in list_options(config)
+        if option.required and _lookup(merged, option.path) == (NODEFAULT, False)
+    ]
+    if not missing:
+        return
+    paths = [option.path for option in missing]
+    if len(missing) > 2:
+        example = " ".join(f"{option.path}={_placeholder(option.type)}" for option in missing)
+        raise MissingValues(f"{', '.join(paths)} must be given, as\n  {example}", paths)
+    texts = [
+        f"{option.path}: must be given, as {option.path}={_placeholder(option.type)}\n"
+        f"  {option.doc.partition(chr(10))[0]}".rstrip()
+        for option in missing
+    ]
+    raise MissingValues("\n".join(texts), paths)
+
+
+def _placeholder(annotation: Any) -> str:
+    """Return what stands for the value in an example: FOLDER, FILE or VALUE."""
+    kinds = {(meta.extra or {}).get("names") for meta in metadata(annotation)} - {None}
+    return "VALUE" if not kinds else "FILE" if kinds == {"file"} else "FOLDER"
 
 
 def _wrong_values(config: type[Struct], merged: dict[str, Any], origins: dict[str, Origin]) -> Iterator[str]:
     """Convert leaf by leaf, so that every problem is told and not only the first."""
     for option in list_options(config):
-        value, group_is_off = _lookup(merged, option.path)
-        if group_is_off:
-            continue
+        value, _ = _lookup(merged, option.path)
         if value is NODEFAULT:
-            if option.required:
-                yield _missing(option.path, option.type, option.doc)
             continue
         try:
             msgspec.convert(value, option.type)
@@ -259,28 +333,32 @@ def _lookup(tree: Any, path: str) -> tuple[Any, bool]:
     return tree, False
 
 
-def _missing(path: str, annotation: Any, doc: str) -> str:
-    value = (
-        "FOLDER"
-        if any((meta.extra or {}).get("names") == "checkpoint" for meta in metadata(annotation))
-        else "..."
-    )
-    return f"{path}: must be given, as {path}={value}\n  {doc.splitlines()[0] if doc else ''}".rstrip()
-
-
 def _wrong(path: str, annotation: Any, value: Any, origins: dict[str, Origin]) -> str:
-    origin = next((o for p, o in origins.items() if p == path or p.startswith(f"{path}.")), Origin("default"))
-    got = f"'{value}'" if isinstance(value, str) else msgspec.json.encode(value).decode()
-    words = f"{path}: expected {describe(annotation)}, got {got} (from {origin.where or origin.kind})"
-    if takes_text(annotation) and not isinstance(value, str) and value is not None and "one of" not in words:
-        words += f'\n  a text that looks like something else needs quotes: "{value}"'
-    elif isinstance(value, str) and isinstance(got, str) and "one of" in words:
+    from_below = (origin for name, origin in origins.items() if name.startswith(f"{path}."))
+    origin = next((o for o in [*from_below, origins.get(path)] if o and o.where), Origin("default"))
+    words = f"{path}: expected {describe(annotation)}, got {_got(value)} (from {origin.where or origin.kind})"
+    if "one of" in words:
         choices = describe(annotation).removeprefix("one of ").split(", ")
-        words += did_you_mean(value, choices)
+        return words + (did_you_mean(value, choices) if isinstance(value, str) else "")
+    if takes_list(annotation) and isinstance(value, str):
+        return f"{words}\n  a list stands in brackets: [{value}]"
+    plain = not isinstance(value, list | dict) or takes_list(annotation) or is_mapping(annotation)
+    if "text" in words and plain and not isinstance(value, str) and value is not None:
+        return f"{words}\n  put it in quotes to have it taken as text"
     return words
 
 
-def _plain(error: msgspec.ValidationError, config_file: Path | None) -> str:
-    """Return a cross-field rule's own words, without msgspec's path."""
+def _got(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    return f"'{value}'" if isinstance(value, str) else as_text(value)
+
+
+def _plain(error: msgspec.ValidationError, config_file: Path | None, changes: Sequence[Change]) -> str:
+    """Return a cross-field rule's own words, without msgspec's path, and between what it was broken."""
+    typed = " ".join(dict.fromkeys(change.typed for change in changes))
+    where = " with ".join(
+        [*([config_label(config_file)] if config_file else []), *([typed] if typed else [])]
+    )
     text = str(error).partition(" - at `$")[0]
-    return f"{config_label(config_file)}: {text}" if config_file else text
+    return f"{where}: {text}" if where else text

@@ -1,11 +1,34 @@
-"""Files that are whole or absent: written beside, synced, renamed."""
+"""Files that are whole or absent: written beside, synced, renamed. And text files as users name them."""
 
-import json
 import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import msgspec
+
+from tune_recipes.errors import UserError
+
+
+def read_text(path: Path, label: str = "") -> str:
+    """Read a text file that the user named.
+
+    Args:
+        path: The file.
+        label: How messages call it, if not by its path.
+
+    Raises:
+        UserError: It cannot be read, or is not UTF-8.
+    """
+    label = label or str(path)
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise UserError(f"{label}:{line}: not UTF-8 text; save the file as UTF-8") from None
+    except OSError as error:
+        raise UserError(f"{label}: cannot be read: {error.strerror}") from None
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
@@ -27,8 +50,8 @@ def write_atomic(path: Path, data: bytes | str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file, indented, whole or absent."""
-    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Write a JSON file, indented, whole or absent; a number that JSON has not (nan, inf) becomes null."""
+    write_atomic(path, msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
 
 
 def remove_folder(path: Path) -> None:

@@ -1,5 +1,7 @@
 """The options of a recipe as a flat list: dotted name, type, default, choices, documentation."""
 
+import enum
+import math
 import types
 import typing
 from collections.abc import Iterator
@@ -81,12 +83,17 @@ def metadata(annotation: Any) -> Iterator[msgspec.Meta]:
 def takes_text(annotation: Any) -> bool:
     """Whether what is typed is the value itself: a string field, or a choice of strings."""
     parts = [part for part in _union_parts(annotation) if part is not types.NoneType]
-    return any(part is str or _is_choice(part) for part in parts) and not any(part is bool for part in parts)
+    return any(part is str or _is_choice_of_text(part) for part in parts) and bool not in parts
 
 
 def takes_list(annotation: Any) -> bool:
     """Whether a list is among what the option takes."""
-    return any(typing.get_origin(part) in (list, tuple) for part in _union_parts(annotation))
+    return any(_is_list(part) for part in _union_parts(annotation))
+
+
+def is_mapping(annotation: Any) -> bool:
+    """Whether the option takes names of the user's own choice, each with a value."""
+    return _dict_value(annotation) is not None
 
 
 def is_flag(annotation: Any) -> bool:
@@ -99,7 +106,7 @@ def describe(annotation: Any) -> str:
     parts = [part for part in _union_parts(annotation) if part is not types.NoneType]
     words = " or ".join(dict.fromkeys(_describe_part(part) for part in parts))
     limits = [
-        f"{sign} {bound:g}"
+        f"{sign} {as_text(bound)}"
         for meta in metadata(annotation)
         for sign, bound in ((">=", meta.ge), (">", meta.gt), ("<=", meta.le), ("<", meta.lt))
         if bound is not None
@@ -113,9 +120,12 @@ def short_type(annotation: Any) -> str:
     for part in _union_parts(annotation):
         if _is_choice(part):
             names.append("|".join(str(value) for value in typing.get_args(part)))
+        elif _is_enum(part):
+            names.append("|".join(str(member.value) for member in part))
         elif part is not types.NoneType:
             origin = typing.get_origin(part) or part
-            names.append({str: "text", tuple: "list", dict: "mapping"}.get(origin, origin.__name__))
+            named = {str: "text", tuple: "list", set: "list", frozenset: "list", dict: "mapping"}
+            names.append(named.get(origin) or getattr(origin, "__name__", str(origin)))
     return "|".join(dict.fromkeys(names))
 
 
@@ -126,11 +136,24 @@ def _describe_part(part: Any) -> str:
     if part in names:
         return names[part]
     origin = typing.get_origin(part)
-    if origin in (list, tuple):
+    if _is_list(part):
         items = [item for item in typing.get_args(part) if item is not Ellipsis]
         count = f"{len(items)} " if origin is tuple and Ellipsis not in typing.get_args(part) else ""
         return f"a list of {count}{_plural(describe(items[0]))}" if items else "a list"
-    return "a mapping"
+    if origin is dict:
+        return f"a mapping of names to {_plural(describe(typing.get_args(part)[1]))}"
+    if _is_enum(part):
+        return "one of " + ", ".join(str(member.value) for member in part)
+    return "a mapping" if part is dict else f"a value of type {getattr(part, '__name__', part)}"
+
+
+def as_text(value: Any) -> str:
+    """Return a value on one line as one would type it: JSON, with `.inf` and `.nan`, which JSON lacks."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return ".nan" if math.isnan(value) else f"{'-' if value < 0 else ''}.inf"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(as_text, value))}]"
+    return msgspec.json.encode(value).decode()
 
 
 def _plural(words: str) -> str:
@@ -138,8 +161,21 @@ def _plural(words: str) -> str:
     return f"{first}s {rest}".strip() if first == "number" else words
 
 
+def _is_list(part: Any) -> bool:
+    return (typing.get_origin(part) or part) in (list, tuple, set, frozenset)
+
+
 def _is_choice(part: Any) -> bool:
     return typing.get_origin(part) is typing.Literal
+
+
+def _is_choice_of_text(part: Any) -> bool:
+    choices = typing.get_args(part) if _is_choice(part) else [m.value for m in part] if _is_enum(part) else []
+    return bool(choices) and all(isinstance(choice, str) for choice in choices)
+
+
+def _is_enum(part: Any) -> bool:
+    return isinstance(part, type) and issubclass(part, enum.Enum)
 
 
 def _dict_value(annotation: Any) -> Any:

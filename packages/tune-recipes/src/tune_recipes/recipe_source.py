@@ -5,6 +5,7 @@ top-level definitions and imports whose names it uses. Only those are executed.
 """
 
 import ast
+import builtins
 import functools
 import hashlib
 import inspect
@@ -16,6 +17,7 @@ from types import ModuleType
 import msgspec
 
 from tune_recipes.errors import UserError
+from tune_recipes.files import read_text
 
 
 def read_config_class(recipe: Path) -> type[msgspec.Struct]:
@@ -24,11 +26,13 @@ def read_config_class(recipe: Path) -> type[msgspec.Struct]:
     Raises:
         UserError: The file is not Python, or declares no msgspec Struct of that name.
     """
-    source = recipe.read_text(encoding="utf-8")
+    source = read_text(recipe)
     try:
         tree = ast.parse(source, filename=str(recipe))
     except SyntaxError as error:
         raise UserError(f"{recipe}:{error.lineno}: not valid Python: {error.msg}") from None
+    except (ValueError, RecursionError) as error:  # a null byte; brackets nested too deep
+        raise UserError(f"{recipe}: not valid Python: {error}") from None
     body = _closure(tree, "Config")
     if not body:
         raise UserError(
@@ -39,23 +43,33 @@ def read_config_class(recipe: Path) -> type[msgspec.Struct]:
     config = getattr(module, "Config", None)
     if not (isinstance(config, type) and issubclass(config, msgspec.Struct)):
         raise UserError(f"{recipe}: Config must be a class derived from tune_recipes.schema.Options")
+    try:
+        msgspec.json.Decoder(config)  # resolves every annotation
+    except (NameError, TypeError) as error:
+        raise UserError(f"{recipe}: its Config cannot be read: {type(error).__name__}: {error}") from None
     return config
 
 
 def _closure(tree: ast.Module, start: str) -> list[ast.stmt]:
     """Return the top-level statements that `start` needs, in the order of the file."""
-    binding = {name: statement for statement in tree.body for name in _bound_names(statement)}
+    bindings: dict[str, list[ast.stmt]] = {}
+    for statement in tree.body:
+        for name in _bound_names(statement):
+            bindings.setdefault(name, []).append(statement)
+    if start not in bindings:
+        return []
     needed: set[ast.stmt] = set()
     names = [start]
     while names:
-        statement = binding.get(names.pop())
-        if statement is None or statement in needed:
-            continue
-        needed.add(statement)
-        names += [node.id for node in ast.walk(statement) if isinstance(node, ast.Name)]
-        names += [name for text in _string_annotations(statement) for name in _names_in(text)]
+        name = names.pop()
+        # What no statement binds, and is not Python's own, can only come from a `import *`.
+        for statement in bindings.get(name) or ([] if hasattr(builtins, name) else bindings.get("*", [])):
+            if statement not in needed:
+                needed.add(statement)
+                names += [node.id for node in ast.walk(statement) if isinstance(node, ast.Name)]
+                names += [name for text in _string_annotations(statement) for name in _names_in(text)]
     future = [s for s in tree.body if isinstance(s, ast.ImportFrom) and s.module == "__future__"]
-    return [*future, *(s for s in tree.body if s in needed)] if needed else []
+    return [*future, *(s for s in tree.body if s in needed and s not in future)]
 
 
 def _bound_names(statement: ast.stmt) -> Iterator[str]:
@@ -71,10 +85,17 @@ def _bound_names(statement: ast.stmt) -> Iterator[str]:
 
 
 def _string_annotations(statement: ast.stmt) -> Iterator[str]:
+    """Texts in annotations that stand for types; those in `Literal["a", "b"]` are values."""
     for node in ast.walk(statement):
         if isinstance(node, ast.AnnAssign):
+            values = {
+                id(leaf)
+                for part in ast.walk(node.annotation)
+                if isinstance(part, ast.Subscript) and ast.unparse(part.value).endswith("Literal")
+                for leaf in ast.walk(part.slice)
+            }
             for leaf in ast.walk(node.annotation):
-                if isinstance(leaf, ast.Constant) and isinstance(leaf.value, str):
+                if isinstance(leaf, ast.Constant) and isinstance(leaf.value, str) and id(leaf) not in values:
                     yield leaf.value
 
 
@@ -89,7 +110,7 @@ def _names_in(expression: str) -> list[str]:
 
 def _execute(recipe: Path, source: str, body: list[ast.stmt]) -> ModuleType:
     """Execute the statements as a module of their own, with the recipe's folder importable."""
-    digest = hashlib.sha256(str(recipe.resolve()).encode()).hexdigest()[:12]
+    digest = hashlib.sha256(f"{recipe.resolve()}\0{source}".encode()).hexdigest()[:12]
     module = ModuleType(f"_tune_recipe_{digest}")
     module.__file__ = str(recipe)
     sys.modules[module.__name__] = module  # msgspec resolves annotations through it
@@ -129,7 +150,10 @@ def field_docs(config: type) -> dict[str, str]:
 @functools.cache
 def _module_docs(module_name: str) -> dict[str, dict[str, str]]:
     module = sys.modules[module_name]
-    source = module.__dict__.get("__source__") or inspect.getsource(module)
+    try:
+        source = module.__dict__.get("__source__") or inspect.getsource(module)
+    except (OSError, TypeError):  # typed into an interpreter, or shipped without its source
+        return {}
     return {
         node.name: dict(_attribute_docs(node))
         for node in ast.walk(ast.parse(source))

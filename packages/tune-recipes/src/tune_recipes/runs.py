@@ -19,10 +19,11 @@ from typing import Any, Literal
 
 import msgspec
 
-from tune_recipes.catalog import builtin_config, shown
-from tune_recipes.config import Loaded, dump_yaml, read_yaml
+from tune_recipes.catalog import builtin_config, expand_home, shown
+from tune_recipes.config import Loaded
 from tune_recipes.errors import UserError
 from tune_recipes.files import write_atomic, write_json
+from tune_recipes.yaml_file import dump_yaml, read_yaml
 
 CONFIG = "config.yaml"
 RECIPE = "recipe.py"
@@ -80,7 +81,7 @@ def create_run(loaded: Loaded, recipe: Path, command: Sequence[str]) -> Path:
     """
     name = loaded.config_file.stem if loaded.config_file else recipe.stem
     now = datetime.now(UTC)
-    parent = Path(loaded.config.output_dir).expanduser()
+    parent = expand_home(loaded.config.output_dir)
     folder = parent / f"{now:%Y%m%d-%H%M%S}-{name}-{secrets.token_hex(2)}"
     info = RunInfo(
         id=folder.name,
@@ -100,9 +101,10 @@ def create_run(loaded: Loaded, recipe: Path, command: Sequence[str]) -> Path:
         write_json(folder / ORIGINS, {path: str(origin) for path, origin in loaded.origins.items()})
         shutil.copyfile(recipe, folder / RECIPE)
         write_info(folder, info)
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise UserError(
-            f"output_dir: cannot write to {parent}: {error.strerror}\n  choose another with output_dir=FOLDER"
+            f"output_dir: cannot write to {parent}: {reason}\n  choose another with output_dir=FOLDER"
         ) from None
     return folder
 
@@ -116,11 +118,19 @@ def read_info(folder: Path) -> RunInfo:
     path = folder / INFO
     try:
         return msgspec.json.decode(path.read_bytes(), type=RunInfo)
-    except FileNotFoundError:
-        kind = "no run.json in it" if folder.is_dir() else "no such folder"
-        raise UserError(f"{folder}: not a run folder: {kind}{_nearby(folder)}") from None
-    except (msgspec.DecodeError, OSError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from None
+    except (FileNotFoundError, NotADirectoryError):
+        what = (
+            "no run.json in it"
+            if folder.is_dir()
+            else "it is a file"
+            if folder.exists()
+            else "no such folder"
+        )
+        raise UserError(f"{folder}: not a run folder: {what}{_nearby(folder)}") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: damaged, or not written by tune: {error}") from None
 
 
 def write_info(folder: Path, info: RunInfo) -> None:
@@ -146,13 +156,13 @@ def cut_metrics(folder: Path, step: int) -> None:
     if not path.exists():
         return
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_bytes().splitlines(keepends=True):
         try:
             if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except (ValueError, KeyError):
+                kept.append(line.rstrip(b"\r\n") + b"\n")
+        except (ValueError, KeyError, TypeError):
             break
-    write_atomic(path, "".join(kept))
+    write_atomic(path, b"".join(kept))
 
 
 def next_command(folder: Path, data_format: str) -> str:
@@ -178,12 +188,12 @@ def next_command(folder: Path, data_format: str) -> str:
 
 
 def _nearby(folder: Path) -> str:
-    """Name the latest run in the folder that was given, or beside it."""
-    for place in (folder, folder.parent):
+    """Name the latest run in the folder that was given, or beside it, or where runs are by default."""
+    for place in (folder, folder.parent, Path("runs")):
         runs = sorted(place.glob(f"*/{INFO}")) if place.is_dir() else []
         if runs:
-            return f"\n  the latest run there is {runs[-1].parent}"
-    return ""
+            return f"\n  the latest run in {place} is {runs[-1].parent}"
+    return "\n  `tune run` makes one for each run, in the folder that output_dir names"
 
 
 def _iso(time: datetime) -> str:

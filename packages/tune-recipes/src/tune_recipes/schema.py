@@ -11,6 +11,7 @@ PositiveInt = Annotated[int, Meta(ge=1)]
 NonNegativeInt = Annotated[int, Meta(ge=0)]
 PositiveFloat = Annotated[float, Meta(gt=0)]
 NonNegativeFloat = Annotated[float, Meta(ge=0)]
+Seed = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 Fraction = Annotated[float, Meta(ge=0, lt=1)]
 
 # What a text names on the disk; `checks.py` looks whether it is there before anything heavy is loaded.
@@ -148,7 +149,7 @@ class Training(Options, frozen=True, kw_only=True):
     """How many times to go over the data."""
     max_steps: PositiveInt | None = None
     """Stop after this many optimizer steps, whatever the epochs."""
-    seed: NonNegativeInt = 42
+    seed: Seed = 42
     """Decides the initial weights, the order of the data and the dropout."""
     dtype: Literal["auto", "fp32", "bf16"] = "auto"
     """Of weights and arithmetic; auto is bf16 where the hardware is fast at it, else fp32."""

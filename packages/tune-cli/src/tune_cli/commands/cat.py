@@ -48,39 +48,45 @@ def cat(
     elif json:
         print_json(loaded.tree())
     else:
-        from tune_recipes.config import dump_yaml
+        from tune_recipes.yaml_file import dump_yaml
 
         sys.stdout.write(dump_yaml(loaded.tree()))
 
 
 def _print_file(path: Path, *, json: bool) -> None:
     if json:
-        from tune_recipes.config import read_yaml
+        from tune_recipes.yaml_file import read_yaml
 
         print_json(read_yaml(path)[0])
     else:
-        sys.stdout.write(path.read_text(encoding="utf-8"))
+        from tune_recipes.files import read_text
+
+        sys.stdout.write(read_text(path))
 
 
 def _print_origins(loaded: "Loaded", *, json: bool) -> None:
     import msgspec
+
+    from tune_recipes.options import as_text
 
     rows = {path: (_value(loaded.tree(), path), str(origin)) for path, origin in loaded.origins.items()}
     rows = {path: row for path, row in rows.items() if row[0] is not msgspec.UNSET}
     if json:
         print_json({path: {"value": value, "origin": origin} for path, (value, origin) in rows.items()})
         return
-    left = {path: f"{path}: {msgspec.json.encode(value).decode()}" for path, (value, _) in rows.items()}
+    left = {path: f"{path}: {as_text(value)}" for path, (value, _) in rows.items()}
     width = min(48, max(map(len, left.values())))
     for path, (_, origin) in rows.items():
         sys.stdout.write(f"{left[path]:<{width}}  # {origin}\n")
 
 
 def _value(tree: Any, path: str) -> Any:
+    """Return the value at a dotted name, UNSET if there is none; names in a mapping may hold dots."""
     import msgspec
 
-    for part in path.split("."):
-        if not isinstance(tree, dict) or part not in tree:
-            return msgspec.UNSET
-        tree = tree[part]
-    return tree
+    if not isinstance(tree, dict):
+        return msgspec.UNSET
+    if path in tree:
+        return tree[path]
+    first, _, rest = path.partition(".")
+    return _value(tree.get(first), rest) if rest else msgspec.UNSET

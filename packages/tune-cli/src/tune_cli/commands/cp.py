@@ -8,10 +8,10 @@ from cyclopts import Parameter
 
 def cp(
     name: str,
-    dest: Path | None = None,
+    dest: str | None = None,
     /,
     *,
-    to: Path | None = None,
+    to: Annotated[str | None, Parameter(metavar="PATH")] = None,
     no_clobber: Annotated[bool, Parameter(name=["--no-clobber", "-n"])] = False,
     force: Annotated[bool, Parameter(name=["--force", "-f"])] = False,
     make_parents: bool = False,
@@ -28,7 +28,6 @@ def cp(
     """
     import os
 
-    from tune_recipes.catalog import shown
     from tune_recipes.errors import UserError
     from tune_recipes.files import write_atomic
 
@@ -37,42 +36,57 @@ def cp(
         raise UserError(f"where to: {dest} or {to}? Give DEST or --to, not both")
     if force and no_clobber:
         raise UserError("--force replaces a file, --no-clobber leaves it: give one of them")
-    target = _target(source, os.fspath(to or dest or "."))
+    target = _target(source, to or dest or ".")
     if os.path.lexists(target) and not force:
         if no_clobber:
             print(f"{target} is there already; left as it is")
             return
         raise UserError(f"{target} is there already\n  --force replaces it, or choose another name with --to")
-    if make_parents:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    elif not target.parent.is_dir():
-        again = f"tune cp {name} --to {shown(target)} --make-parents"
-        raise UserError(f"{target.parent}: no such folder\n  to make it: `{again}`")
     try:
+        _check_folder(target, name, make=make_parents)
         write_atomic(target, source.read_bytes())
     except OSError as error:
         raise UserError(f"{target}: cannot be written: {error.strerror}") from None
     print(f"Copied {source.name} to {target}")
 
 
+def _check_folder(target: Path, name: str, *, make: bool) -> None:
+    from tune_recipes.catalog import shown
+    from tune_recipes.errors import UserError
+
+    folder = target.parent
+    file = next((path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()), None)
+    if file:
+        raise UserError(f"{file} is a file, not a folder; choose another place with --to")
+    if make:
+        folder.mkdir(parents=True, exist_ok=True)
+    elif not folder.is_dir():
+        again = f"tune cp {name} --to {shown(target)} --make-parents"
+        raise UserError(f"{folder}: no such folder\n  to make it: `{again}`")
+
+
 def _find(name: str) -> Path:
-    from tune_recipes.catalog import all_config_names, builtin_config, builtin_recipe, recipe_names
+    from tune_recipes.catalog import all_config_names, builtin_config, builtin_recipe, recipe_names, shown
     from tune_recipes.errors import UserError
     from tune_recipes.suggest import did_you_mean
 
     source = builtin_recipe(name) or builtin_config(name)
     if source is None:
-        stem = name.removesuffix(".py").removesuffix(".yaml")
+        files = [*(f"{recipe}.py" for recipe in recipe_names()), *(f"{c}.yaml" for c in all_config_names())]
+        stem = name.removesuffix(".py").removesuffix(".yaml").removesuffix(".yml")
         hint = did_you_mean(stem, [*recipe_names(), *all_config_names()])
-        raise UserError(f"{name}: no such built-in recipe or config{hint}\n  `tune ls` lists them")
+        if same := [file for file in files if file.partition(".")[0] == stem]:
+            hint = f"; did you mean {same[0]}?"
+        raise UserError(f"{shown(name)}: no such built-in recipe or config{hint}\n  `tune ls` lists them")
     return source
 
 
 def _target(source: Path, wish: str) -> Path:
     """Return the file to write: inside a folder under its own name, else as wished with the right suffix."""
+    from tune_recipes.catalog import expand_home
     from tune_recipes.errors import UserError
 
-    target = Path(wish)
+    target = expand_home(wish)
     if target.is_dir() or wish.endswith("/"):
         return target / source.name
     if not target.suffix:
