@@ -10,6 +10,9 @@ import pytest
 
 from support import Finished, RunTune
 
+# PyTorch's threads wait for each other by spinning, which on few cores takes them from who has work to do.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 
 @pytest.fixture(scope="session")
 def smollm2_gguf() -> Path:

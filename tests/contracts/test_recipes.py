@@ -6,9 +6,10 @@ import itertools
 import pytest
 
 from tune_recipes.catalog import CONFIGS, RECIPES, config_names, recipe_names
-from tune_recipes.config import OPEN, load_config, read_yaml
+from tune_recipes.config import load_config
 from tune_recipes.options import list_options
 from tune_recipes.recipe_source import read_config_class
+from tune_recipes.yaml_file import OPEN, read_yaml
 
 FLOW = {"main", "train"}  # what every recipe has, and tells in its own way
 SHIPPED = [(recipe, config) for recipe in recipe_names() for config in config_names(recipe)]

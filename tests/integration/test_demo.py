@@ -76,7 +76,7 @@ def test_the_export_loads_in_transformers_with_equal_logits(run_folder: Path):
 
     from tune_recipes.models.load import load_model
 
-    reference = AutoModelForCausalLM.from_pretrained(run_folder / "final", dtype=torch.float32)
+    reference: Any = AutoModelForCausalLM.from_pretrained(run_folder / "final", dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(run_folder / "final")
     chat = [{"role": "user", "content": "What is the capital of Japan?"}]
     ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt")["input_ids"]

@@ -19,7 +19,7 @@ def model(tmp_path: Path, tune_here: RunTune) -> Path:
     return (tmp_path / done.run_folder / "final").rename(tmp_path / "model")
 
 
-def change_weights(model: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
+def change_weights(model: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
     weights = load_file(model / "model.safetensors")
     change(weights)
     save_file(weights, model / "model.safetensors", metadata={"format": "pt"})

@@ -124,8 +124,9 @@ class Backbone(nn.Module):
         super().__init__()
         self.config = config
         # padding_idx: no gradient reaches the padding token's embedding, as in transformers.
-        self.embed_tokens = nn.Embedding(
-            config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id
+        # from_pretrained draws no numbers; drawing on the meta device would import torch's compiler, a second.
+        self.embed_tokens = nn.Embedding.from_pretrained(
+            torch.empty(config.vocab_size, config.hidden_size), freeze=False, padding_idx=config.pad_token_id
         )
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
