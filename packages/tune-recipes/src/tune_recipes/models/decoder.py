@@ -124,7 +124,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.config = config
         # padding_idx: no gradient reaches the padding token's embedding, as in transformers.
-        # from_pretrained draws no numbers; drawing on the meta device would import torch's compiler, a second.
+        # from_pretrained draws no numbers: on the meta device that would import the compiler, a second.
         self.embed_tokens = nn.Embedding.from_pretrained(
             torch.empty(config.vocab_size, config.hidden_size), freeze=False, padding_idx=config.pad_token_id
         )
