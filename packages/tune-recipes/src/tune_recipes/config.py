@@ -11,19 +11,20 @@ from tune_recipes.catalog import config_label
 from tune_recipes.errors import UserError
 from tune_recipes.options import (
     as_text,
+    default_of,
     describe,
     group_type,
     is_mapping,
     list_options,
     metadata,
     takes_list,
+    takes_null,
     type_at,
 )
 from tune_recipes.overrides import (
     UnknownOptions,
     option_names,
     parse_overrides,
-    unescape_open,
     value_of,
 )
 from tune_recipes.suggest import did_you_mean
@@ -174,7 +175,7 @@ def _given(config: type[Struct], from_file: dict[str, Any], changes: Sequence[Ch
     """Return the file's values with the command line's over them, unresolved; an empty group says nothing."""
     given = _over({}, from_file)
     for field in msgspec.structs.fields(config):
-        if given.get(field.name, ...) is None and group_type(field.type) and field.default is not None:
+        if given.get(field.name, ...) is None and group_type(field.type) and not takes_null(field.type):
             del given[field.name]
     for path, value, _ in changes:
         if value is not msgspec.UNSET:
@@ -218,10 +219,10 @@ def _resolved(config: type[Struct], tree: dict[str, Any], origins: dict[str, Ori
     import omegaconf
 
     try:
-        values = omegaconf.OmegaConf.to_container(omegaconf.OmegaConf.create(tree), resolve=True)
+        merged = omegaconf.OmegaConf.create(tree)
+        return omegaconf.OmegaConf.to_container(merged, resolve=True)  # pyright: ignore[reportReturnType]
     except omegaconf.errors.OmegaConfBaseException as error:
         raise UserError(_not_resolved(config, error, origins)) from None
-    return _unescaped(values)
 
 
 def _not_resolved(config: type[Struct], error: Any, origins: dict[str, Origin]) -> str:
@@ -229,23 +230,17 @@ def _not_resolved(config: type[Struct], error: Any, origins: dict[str, Origin]) 
 
     path = str(error.full_key or "")
     reason = str(error).splitlines()[0]
-    if missing := re.fullmatch(r"Interpolation key '(.*)' not found", reason):
-        name = missing[1].lstrip(".")
-        reason = f"${{{missing[1]}}} refers to an option that "
+    not_there = r"Interpolation key '(.*)' not found|.*Error trying to access (\S+): .*"
+    if missing := re.fullmatch(not_there, reason):
+        key = missing[1] or missing[2]
+        name = key.lstrip(".")
+        reason = f"${{{key}}} refers to an option that "
         if type_at(config, name) is None:
             reason += f"does not exist{did_you_mean(name, option_names(config))}"
         else:
             reason += f"has no value; give it, as {name}={_placeholder(type_at(config, name))}"
     origin = origins.get(path, Origin("default"))
     return f"{path}: {reason}" + (f" (from {origin.where})" if origin.where else "")
-
-
-def _unescaped(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _unescaped(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_unescaped(item) for item in value]
-    return unescape_open(value) if isinstance(value, str) else value
 
 
 def _refuse_open(config: type[Struct], given: dict[str, Any], config_file: Path | None) -> None:
@@ -273,15 +268,12 @@ def _defaults(config: type[Struct], given: dict[str, Any]) -> dict[str, Any]:
     for field in msgspec.structs.fields(config):
         inside = given.get(field.name)
         group = group_type(field.type)
-        if group and (field.default is not None or inside):
+        default = default_of(field)
+        if group and (default is NODEFAULT or (default is None and inside)):
             tree[field.name] = _defaults(group, inside if isinstance(inside, dict) else {})
-        elif not group and field.default is not NODEFAULT:
-            tree[field.name] = msgspec.to_builtins(field.default)
-        elif not group and field.default_factory is not NODEFAULT:
-            tree[field.name] = msgspec.to_builtins(field.default_factory())
-        elif group and field.default is None:
-            tree[field.name] = None
-    return escaped(tree)
+        elif default is not NODEFAULT:
+            tree[field.name] = escaped(msgspec.to_builtins(default))
+    return tree
 
 
 def _refuse_missing(config: type[Struct], merged: dict[str, Any]) -> None:

@@ -30,20 +30,31 @@ class Option(Struct, frozen=True):
         return self.default is NODEFAULT
 
 
-def list_options(config: type[Struct], prefix: str = "") -> list[Option]:
-    """Return every option of a recipe's Config in the order of the source, groups after single ones."""
+def list_options(config: type[Struct], prefix: str = "", group_default: Any = None) -> list[Option]:
+    """Return every option of a recipe's Config in the order of the source, groups after single ones.
+
+    Args:
+        config: The Config, or the Struct of a group in it.
+        prefix: What stands before the names, `optim.`.
+        group_default: What the Config has for the group, as `Optim(lr=2e-4)`; holds the defaults then.
+    """
     docs = field_docs(config)
     single, grouped = [], []
     for field in msgspec.structs.fields(config):
         path = prefix + field.name
+        default = default_of(field) if group_default is None else getattr(group_default, field.name)
         if group := group_type(field.type):
-            grouped += list_options(group, f"{path}.")
+            grouped += list_options(group, f"{path}.", default if isinstance(default, group) else None)
         else:
-            default = field.default
-            if default is NODEFAULT and field.default_factory is not NODEFAULT:
-                default = field.default_factory()
             single.append(Option(path, field.type, default, docs.get(field.name, "")))
     return single + grouped
+
+
+def default_of(field: msgspec.structs.FieldInfo) -> Any:
+    """Return the default of a Struct's field, NODEFAULT if it has none."""
+    if field.default is NODEFAULT and field.default_factory is not NODEFAULT:
+        return field.default_factory()
+    return field.default
 
 
 def group_type(annotation: Any) -> type[Struct] | None:
@@ -94,6 +105,11 @@ def takes_list(annotation: Any) -> bool:
 def is_mapping(annotation: Any) -> bool:
     """Whether the option takes names of the user's own choice, each with a value."""
     return _dict_value(annotation) is not None
+
+
+def takes_null(annotation: Any) -> bool:
+    """Whether null is among what the option, or the group, takes."""
+    return types.NoneType in _union_parts(annotation)
 
 
 def is_flag(annotation: Any) -> bool:

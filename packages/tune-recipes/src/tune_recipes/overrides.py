@@ -184,13 +184,8 @@ def escape(text: str) -> str:
     r"""Return text as a config must hold it so that it is nothing but text.
 
     A backslash goes before `${`, which would begin an interpolation, and before a whole `???`, which would
-    leave the option open.
+    leave the option open. OmegaConf takes it away when it resolves.
     """
     if re.fullmatch(r"\\*\?\?\?", text):
         return f"\\{text}"
     return re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + r"\${", text)
-
-
-def unescape_open(text: str) -> str:
-    r"""Return text without the backslash that `escape` put before `???`; OmegaConf takes away the others."""
-    return text[1:] if re.fullmatch(r"\\+\?\?\?", text) else text

@@ -30,18 +30,37 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     text = read_text(path, label)
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
-        if root is None:
+        if root is None or (isinstance(root, yaml.ScalarNode) and not root.value):
             return {}, {}
         if not isinstance(root, yaml.MappingNode):
             line = root.start_mark.line + 1
             raise UserError(f"{label}:{line}: a config is a mapping of options to values, as `batch_size: 2`")
         _refuse_keys_that_are_no_names(root, label)
-        container: Any = omegaconf.OmegaConf.to_container(omegaconf.OmegaConf.create(text), resolve=False)
+        values = omegaconf.OmegaConf.create(text)
+        container: Any = _still_escaped(omegaconf.OmegaConf.to_container(values, resolve=False), values)
     except yaml.MarkedYAMLError as error:
         raise UserError(_syntax_error(error, text, label)) from None
     except (yaml.YAMLError, omegaconf.errors.OmegaConfBaseException, RecursionError) as error:
         raise UserError(f"{label}: not valid YAML: {str(error).splitlines()[0]}") from None
     return container, dict(_lines(root, label))
+
+
+def _still_escaped(value: Any, node: Any) -> Any:
+    r"""Put back the backslash before a text `???`, which OmegaConf takes away too early."""
+    from omegaconf import OmegaConf
+
+    if not isinstance(value, dict | list):
+        return value
+    kept = {}
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+        if isinstance(item, dict | list):
+            kept[key] = _still_escaped(item, node[key])
+        else:
+            is_text = (
+                isinstance(item, str) and item.lstrip("\\") == OPEN and not OmegaConf.is_missing(node, key)
+            )
+            kept[key] = escape(item) if is_text else item
+    return kept if isinstance(value, dict) else list(kept.values())
 
 
 def _syntax_error(error: Any, text: str, label: str) -> str:
@@ -94,10 +113,15 @@ def dump_yaml(tree: dict[str, Any]) -> str:
     import yaml
 
     class Dumper(yaml.SafeDumper):
-        """Quotes what OmegaConf reads as a number, though YAML 1.1 takes it for text: `2e-5`, `1.5e5`."""
+        """Quotes what YAML's readers take for something else: `2e-5` as a number, U+0085 as a new line."""
+
+    def represent_text(dumper: Any, text: str) -> Any:
+        style = '"' if any(mark in text for mark in "\x85\u2028\u2029\ufeff") else None
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
     number = re.compile(r"[-+]?(\d[\d_]*(\.[\d_]*)?|\.[\d_]+)([eE][-+]?\d+)?")
     Dumper.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+.0123456789"))
+    Dumper.add_representer(str, represent_text)
     return yaml.dump(escaped(tree), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=110)
 
 
