@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from tune_checkpoint.errors import OutputExistsError
 
 
 @contextmanager
-def atomic_folder(path: Path | str, *, force: bool = False) -> Iterator[Path]:
+def atomic_folder(path: Path | str, *, force: bool = False) -> Generator[Path]:
     """Fill a folder that appears at `path` only when it is whole.
 
     The body writes into the yielded sibling folder; when it ends, its files are synced and the folder is

@@ -117,7 +117,7 @@ def open_checkpoint(path: Path | str) -> Checkpoint:
 
 def is_gguf(file: MappedFile) -> bool:
     """Whether a file is GGUF, by its first bytes or, if these are damaged, by its name."""
-    return file.view[:4] == b"GGUF" or file.path.suffix == ".gguf"
+    return bytes(file.view[:4]) == b"GGUF" or file.path.suffix == ".gguf"
 
 
 def _tensors(file: MappedFile, slices: tuple[TensorSlice, ...]) -> dict[str, LazyTensor]:

@@ -7,7 +7,7 @@ the header (JSON: name -> dtype, shape, data_offsets), then the data.
 import json
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard, cast
 
 from tune_checkpoint.dtypes import ITEM_BYTES
 from tune_checkpoint.errors import CorruptFileError, UnsupportedCheckpointError
@@ -43,10 +43,10 @@ def _parse(file: MappedFile) -> tuple[dict[str, Any], int]:
         )
     text = bytes(file.read(8, length, "the header"))
     try:
-        header = json.loads(text, object_pairs_hook=_unique)
+        header: Any = json.loads(text, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise CorruptFileError(f"{file.path}: the header at byte 8 is not valid JSON: {error}") from error
-    if not isinstance(header, dict):
+    if not _is_object(header):
         raise CorruptFileError(f"{file.path}: the header at byte 8 is not a JSON object")
     return header, 8 + length
 
@@ -63,7 +63,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _tensor(file: MappedFile, name: str, entry: Any, data_start: int) -> TensorSlice:
     where = f"{file.path}: tensor {name!r}"
-    if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
+    if not _is_object(entry) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
         raise CorruptFileError(f"{where}: the header does not give dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
@@ -81,8 +81,14 @@ def _tensor(file: MappedFile, name: str, entry: Any, data_start: int) -> TensorS
     return TensorSlice(str(file.path), name, dtype, tuple(shape), data_start + offsets[0], nbytes)
 
 
-def _are_counts(values: Any) -> bool:
-    return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
+def _is_object(value: Any) -> TypeGuard[dict[str, Any]]:
+    return isinstance(value, dict)
+
+
+def _are_counts(values: Any) -> TypeGuard[list[int]]:
+    if not isinstance(values, list):
+        return False
+    return all(type(value) is int and value >= 0 for value in cast("list[Any]", values))
 
 
 def _check_layout(file: MappedFile, tensors: list[TensorSlice], data_start: int) -> None:
@@ -107,10 +113,10 @@ def read_index(path: Path) -> dict[str, str]:
         CorruptFileError: it is not such an index, or a file name leads out of the folder.
     """
     try:
-        weight_map = json.loads(path.read_bytes(), object_pairs_hook=_unique)["weight_map"]
+        weight_map: Any = json.loads(path.read_bytes(), object_pairs_hook=_unique)["weight_map"]
     except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
         raise CorruptFileError(f"{path}: not a checkpoint index with a weight_map: {error}") from error
-    if not isinstance(weight_map, dict) or not weight_map:
+    if not _is_object(weight_map) or not weight_map:
         raise CorruptFileError(f"{path}: weight_map is not an object that names tensors")
     for name, file_name in weight_map.items():
         if not isinstance(file_name, str) or not _stays_inside(file_name):

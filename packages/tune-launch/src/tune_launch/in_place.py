@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
 
@@ -39,7 +39,7 @@ def run_in_place(
 
 
 @contextmanager
-def _as_command_line(argv: list[str], folders: list[str]) -> Iterator[None]:
+def _as_command_line(argv: list[str], folders: list[str]) -> Generator[None]:
     before = sys.argv[:], sys.path[:]
     sys.argv[:], sys.path[:0] = argv, folders
     try:

@@ -17,7 +17,7 @@ def byte_level_model(
         CorruptFileError: there are no merges, or one names a token that is not in the vocabulary.
     """
     alphabet = byte_alphabet()
-    vocab = {}
+    vocab: dict[str, int] = {}
     for index, (token, kind) in enumerate(zip(tokens, types, strict=True)):
         # Some files spell a few ordinary tokens as text; the merges know them only in the bytes' alphabet.
         is_plain = kind == NORMAL and not alphabet.issuperset(token)
@@ -87,7 +87,7 @@ def _spelled(token: str) -> str:
 
 
 def _stored_merges(metadata: Metadata, lines: list[str], vocab: dict[str, int]) -> list[tuple[str, str]]:
-    merges = []
+    merges: list[tuple[str, str]] = []
     for number, line in enumerate(lines):
         left, space, right = line.partition(" ")
         # A tokenizer library would refuse the whole file for one such merge.

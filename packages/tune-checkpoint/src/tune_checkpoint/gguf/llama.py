@@ -116,7 +116,7 @@ def plan_tensors(header: GgufHeader, shape: LlamaShape, dtype: str | None) -> tu
     """
     remaining = {tensor.name: tensor for tensor in header.tensors}
     remaining.pop(ROPE_FREQS, None)  # read into the configuration
-    plans = []
+    plans: list[TensorPlan] = []
     for source_name, name, dims in _expected(shape):
         source = remaining.pop(source_name, None)
         if source is None:

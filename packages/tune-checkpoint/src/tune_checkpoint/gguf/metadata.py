@@ -3,7 +3,7 @@
 import struct
 from math import inf
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from tune_checkpoint.errors import CorruptFileError
 
@@ -76,7 +76,7 @@ class Metadata:
         return value
 
     def _array(self, key: str, kind: type[T], what: str) -> list[T] | None:
-        values = self._get(key, list, what)
+        values = cast("list[T] | None", self._get(key, list, what))
         # The reader makes arrays of one type.
         if values and type(values[0]) is not kind:
             raise CorruptFileError(f"{self.path}: {key} is to be {what}, not of {type(values[0]).__name__}")

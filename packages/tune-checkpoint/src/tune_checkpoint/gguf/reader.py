@@ -145,7 +145,7 @@ class _Entry(Struct, frozen=True):
 
 def _version(cursor: _Cursor) -> int:
     path = cursor.file.path
-    if cursor.take(4, "the magic number") != b"GGUF":
+    if bytes(cursor.take(4, "the magic number")) != b"GGUF":
         raise CorruptFileError(f"{path}: does not start with GGUF; this is not a GGUF file, or it is damaged")
     version = cursor.unsigned(4, "the version")
     if version in (2, 3):
@@ -212,7 +212,7 @@ def _type_name(where: str, number: int) -> str:
 
 def _check_apart(file: MappedFile, tensors: tuple[TensorSlice, ...]) -> None:
     """No name twice, no byte in two tensors."""
-    names = set()
+    names: set[str] = set()
     end, previous = 0, ""
     for tensor in sorted(tensors, key=lambda tensor: tensor.offset):
         if tensor.name in names:

@@ -23,7 +23,7 @@ def llama3_factors(scaling: dict[str, Any], head_dim: int, theta: float) -> list
     `_compute_llama3_parameters`.
     """
     factor, low, high = scaling["factor"], scaling["low_freq_factor"], scaling["high_freq_factor"]
-    factors = []
+    factors: list[float] = []
     for index in range(head_dim // 2):
         # How many of this frequency's waves fit into the original context.
         waves = scaling["original_max_position_embeddings"] * _frequency(index, head_dim, theta) / (2 * pi)

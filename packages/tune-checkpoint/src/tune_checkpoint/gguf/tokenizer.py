@@ -69,7 +69,7 @@ def tokenizer_files(
     metadata: Metadata, vocabulary: Vocabulary, max_length: int | None
 ) -> tuple[list[SideFile], list[str]]:
     """`tokenizer.json`, `tokenizer_config.json` `chat_template.jinja`; and warnings."""
-    warnings = []
+    warnings: list[str] = []
     pre_name = metadata.text("tokenizer.ggml.pre") or "default"
     if vocabulary.model == "gpt2" and pre_name not in PRE_TOKENIZERS:
         warnings.append(
@@ -92,7 +92,7 @@ def tokenizer_files(
 
 
 def _special_ids(metadata: Metadata, model: str, tokens: list[str]) -> dict[str, int]:
-    ids = {}
+    ids: dict[str, int] = {}
     for name, key in SPECIAL_KEYS.items():
         index = metadata.integer(f"tokenizer.ggml.{key}")
         if index is None and model == "llama":

@@ -10,7 +10,7 @@ trains without complaint and is noticed weeks later.
 import json
 import re
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import msgspec
 
@@ -224,12 +224,12 @@ def read_config_json(folder: Path | str) -> dict[str, Any]:
             "Expected a Hugging Face folder with config.json and *.safetensors."
         )
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw: Any = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{path}: not valid JSON: {error}") from None
     if not isinstance(raw, dict):
         raise UserError(f"{path}: expected a JSON object, found {type(raw).__name__}")
-    return raw
+    return cast("dict[str, Any]", raw)
 
 
 def hf_config(config: ModelConfig, dtype: str) -> dict[str, Any]:
