@@ -10,13 +10,13 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 import msgspec
 
-from tune_checkpoint import CheckpointError
+from tune_checkpoint import CheckpointError, WriteFailedError
 from tune_recipes import runs
 from tune_recipes.catalog import find_config
 from tune_recipes.checks import check_inputs
@@ -80,7 +80,12 @@ def _run_in(folder: Path, main: Callable[..., None], cfg: Any, words: argparse.N
             runs.update_info(folder, status="running", end=None, resumed=[*info.resumed, runs.now()])
         else:
             run.say(f"Run folder: {folder}")
-        code = guard(lambda: main(cfg, run), debug=words.debug, log=folder / runs.LOG)
+
+        def train() -> None:
+            with closing(run):  # so that an error is not printed into the bar
+                main(cfg, run)
+
+        code = guard(train, debug=words.debug, log=folder / runs.LOG)
         status = {0: "finished", 130: "interrupted", 143: "interrupted"}.get(code, "failed")
         runs.update_info(folder, status=status, end=runs.now())
     return code
@@ -118,7 +123,7 @@ def report(error: Exception, *, debug: bool, log: Path | None = None) -> int:
         traceback.print_exception(error)
     if isinstance(error, UserError | CheckpointError):
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, WriteFailedError) else 2
     where = f"{log} has the traceback" if log else "--debug shows the traceback"
     print(f"error: {type(error).__name__}: {error}\n  {where}", file=sys.stderr)
     return 1

@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -33,6 +33,7 @@ class Run:
         self.folder = folder
         self._stop_signal: int | None = None
         self._progress = Progress()
+        self._while_training = ExitStack()
         self._last_time = 0.0
         self._num_steps = 0
 
@@ -81,9 +82,16 @@ class Run:
         Ctrl-C and SIGTERM meanwhile only ask to stop: `after_step` does. A second Ctrl-C stops at once.
         """
         self._num_steps = num_steps
-        with self._signals_noted(), open_progress(done, num_steps) as self._progress:
-            self._last_time = time.perf_counter()
-            yield from range(done + 1, num_steps + 1)
+        self._while_training.enter_context(self._signals_noted())
+        self._progress = self._while_training.enter_context(open_progress(done, num_steps))
+        self._last_time = time.perf_counter()
+        yield from range(done + 1, num_steps + 1)
+        self.close()
+
+    def close(self) -> None:
+        """Give the terminal and the signals back, if the loop still has them."""
+        self._while_training.close()
+        self._progress = Progress()
 
     def after_step(self, cfg: Training, state: TrainState, metrics: dict[str, float]) -> None:
         """Log the step that was taken, save if a checkpoint is due, and stop if that was asked for.
