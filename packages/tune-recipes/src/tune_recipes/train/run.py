@@ -1,6 +1,7 @@
 """A run while it goes on: its folder, its metrics, its progress on the terminal, and how it is stopped."""
 
 import json
+import os
 import resource
 import signal
 import sys
@@ -106,6 +107,7 @@ class Run:
         if due or state.step == self._num_steps or self._stop_signal is not None:
             save_checkpoint(self.checkpoints, state, keep_last=cfg.checkpoint.keep_last)
         if self._stop_signal is not None:
+            self.close()
             self.say(
                 f"Stopped after step {state.step} of {self._num_steps}; everything is saved. Go on with:"
             )
@@ -132,7 +134,8 @@ class Run:
             if self._stop_signal is not None:
                 raise KeyboardInterrupt
             self._stop_signal = signum
-            self.say("Stopping after this step; Ctrl-C again stops at once, without saving.")
+            # Not print: the signal may have come in the midst of one.
+            os.write(2, b"\nStopping after this step; Ctrl-C again stops at once, without saving.\n")
 
         before = {signum: signal.signal(signum, note) for signum in (signal.SIGINT, signal.SIGTERM)}
         try:
