@@ -30,16 +30,15 @@ def all_config_names() -> list[str]:
 
 def builtin_recipe(name: str) -> Path | None:
     """Path of the built-in recipe `name` (with or without `.py`), or None."""
-    path = RECIPES / f"{name.removesuffix('.py')}.py"
-    return path if _is_plain(name) and path.is_file() else None
+    stem = name.removesuffix(".py")
+    return RECIPES / f"{stem}.py" if stem in recipe_names() else None
 
 
 def builtin_config(name: str) -> Path | None:
     """Path of the built-in config `name` (with or without `.yaml`), or None."""
     stem = name.removesuffix(".yaml").removesuffix(".yml")
-    if not _is_plain(name):
-        return None
-    return next(iter(CONFIGS.glob(f"*/{stem}.yaml")), None)
+    folders = [recipe for recipe in recipe_names() if stem in config_names(recipe)]
+    return CONFIGS / folders[0] / f"{stem}.yaml" if folders else None
 
 
 def find_recipe(name: str) -> Path:
@@ -171,5 +170,5 @@ def _kind(name: str) -> Literal["file", "folder"] | None:
 
 
 def _is_plain(name: str) -> bool:
-    """Whether `name` can be a built-in name: no folder in it, and nothing that a glob would expand."""
-    return bool(name) and not any(char in name for char in "/\\*?[")
+    """Whether `name` can be a built-in name: no folder in it."""
+    return not any(separator in name for separator in "/\\")

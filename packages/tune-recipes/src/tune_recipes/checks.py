@@ -37,6 +37,8 @@ def check_inputs(loaded: Loaded) -> None:
         except UserError as error:
             error.args = (f"{option.path}: {error}{_from(origin)}", *error.args[1:])
             raise
+        except OSError as error:  # too long a name, or no right to look
+            raise UserError(f"{option.path}: {value}: {error.strerror}{_from(origin)}") from None
 
 
 def _value_at(config: Any, path: str) -> Any:

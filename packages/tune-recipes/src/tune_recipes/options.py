@@ -86,9 +86,14 @@ def type_at(config: type[Struct], path: str) -> Any:
 
 def metadata(annotation: Any) -> Iterator[msgspec.Meta]:
     """Yield the msgspec.Meta that an annotation carries, through unions."""
-    for part in _union_parts(annotation, keep_annotated=True):
-        if typing.get_origin(part) is typing.Annotated:
-            yield from (item for item in typing.get_args(part)[1:] if isinstance(item, msgspec.Meta))
+    first, *rest = typing.get_args(annotation) or (None,)
+    origin = typing.get_origin(annotation)
+    if origin is typing.Annotated:
+        yield from (item for item in rest if isinstance(item, msgspec.Meta))
+        yield from metadata(first)
+    elif origin in (typing.Union, types.UnionType):
+        for part in (first, *rest):
+            yield from metadata(part)
 
 
 def takes_text(annotation: Any) -> bool:
@@ -201,16 +206,11 @@ def _dict_value(annotation: Any) -> Any:
     return None
 
 
-def _union_parts(annotation: Any, *, keep_annotated: bool = False) -> list[Any]:
-    """Split `A | B`, looking through Annotated (which stays when asked for)."""
+def _union_parts(annotation: Any) -> list[Any]:
+    """Split `A | B`, looking through Annotated."""
     origin = typing.get_origin(annotation)
     if origin is typing.Annotated:
-        inner = _union_parts(typing.get_args(annotation)[0], keep_annotated=keep_annotated)
-        return [annotation] if keep_annotated and len(inner) == 1 else inner
+        return _union_parts(typing.get_args(annotation)[0])
     if origin in (typing.Union, types.UnionType):
-        return [
-            p
-            for part in typing.get_args(annotation)
-            for p in _union_parts(part, keep_annotated=keep_annotated)
-        ]
+        return [p for part in typing.get_args(annotation) for p in _union_parts(part)]
     return [annotation]

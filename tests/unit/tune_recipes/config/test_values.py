@@ -1,6 +1,9 @@
 """Values of the wrong kind, missing values, rules between options, and where each value came from."""
 
+import msgspec
 import pytest
+
+from tune_recipes.options import list_options
 
 GIVEN = "model: m\ndata: {path: d}\n"
 
@@ -130,3 +133,10 @@ def test_every_option_has_an_origin_and_groups_have_none(load):
     loaded = load()
     assert {"model", "optim.lr", "data.path", "checkpoint.save_every"} <= set(loaded.origins)
     assert not {"optim", "data", "shape"} & set(loaded.origins)
+
+
+@pytest.mark.parametrize("recipe", ["full", "lora"])
+def test_defaults_are_those_of_the_struct(load, configs, recipe):
+    struct = msgspec.convert({"model": "m", "data": {"path": "d"}}, getattr(configs, recipe))
+    assert load(recipe=recipe).config == struct
+    assert {option.path: option.default for option in list_options(configs.lora)}["optim.lr"] == 2e-4
