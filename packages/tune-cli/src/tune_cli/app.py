@@ -1,5 +1,6 @@
 """The commands of `tune`, each defined once and imported when it is used."""
 
+import io
 import sys
 from collections.abc import Sequence
 from typing import get_args
@@ -62,6 +63,8 @@ def run(words: Sequence[str]) -> int:
     from tune_checkpoint import CheckpointError, WriteFailedError
     from tune_recipes.errors import UserError
 
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal without the sign of a name shows its number
+        sys.stdout.reconfigure(errors="backslashreplace")
     if not_text := [word for word in words if not word.isascii() and not _is_utf8(word)]:
         return _fail(f"{not_text[0]!a}: not UTF-8 text")
     if words[0] not in (*COMMANDS, *ALIASES):

@@ -34,7 +34,9 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _is_file(word: str) -> bool:
     """Whether a word with `=` in it is the path of a recipe or a config all the same."""
-    return word.endswith((".py", ".yaml", ".yml")) and Path(word).is_file()
+    from tune_recipes.catalog import kind_at
+
+    return word.endswith((".py", ".yaml", ".yml")) and kind_at(word) == "file"
 
 
 def load(recipe: Path, config_file: Path | None, overrides: Sequence[str], known: Sequence[str]) -> "Loaded":

@@ -40,11 +40,13 @@ def run_in_place(
 
 @contextmanager
 def _as_command_line(argv: list[str], folders: list[str]) -> Generator[None]:
+    lists = sys.argv, sys.path
     before = sys.argv[:], sys.path[:]
     sys.argv[:], sys.path[:0] = argv, folders
     try:
         yield
-    finally:
+    finally:  # the script may have put other lists there
+        sys.argv, sys.path = lists
         sys.argv[:], sys.path[:] = before
 
 
@@ -53,6 +55,6 @@ def _status(code: object) -> int:
     if code is None:
         return 0
     if isinstance(code, int):
-        return code
+        return int(code)
     print(code, file=sys.stderr)
     return 1

@@ -47,18 +47,18 @@ def find_recipe(name: str) -> Path:
     Raises:
         UserError: There is neither.
     """
-    if name.endswith(".py") and _kind(name) == "file":
+    if name.endswith(".py") and kind_at(name) == "file":
         return Path(name)
     if builtin := builtin_recipe(name):
         return builtin
     if config := builtin_config(name):
         recipe = recipe_of_config(config, name)
         raise UserError(f"{name} is a config, not a recipe; run it with `tune run {recipe} --config {name}`")
-    if _kind(name) == "file" and name.endswith((".yaml", ".yml")):
+    if kind_at(name) == "file" and name.endswith((".yaml", ".yml")):
         raise UserError(
             f"{name} is a config, not a recipe; run it with `tune run RECIPE --config {shown(name)}`"
         )
-    if not _is_plain(name) and not _kind(name) and not _kind(f"{name}.py"):
+    if not _is_plain(name) and not kind_at(name) and not kind_at(f"{name}.py"):
         copy = name if name.endswith(".py") else f"{name}.py"
         raise UserError(
             f"{name}: no such recipe file\n  `tune cp full_finetune {shown(copy)}` makes one to start from"
@@ -74,7 +74,7 @@ def find_config(name: str) -> Path:
     Raises:
         UserError: There is neither.
     """
-    if _kind(name) == "file":
+    if kind_at(name) == "file":
         return Path(name)
     if builtin := builtin_config(name):
         return builtin
@@ -93,11 +93,11 @@ def find_config(name: str) -> Path:
 
 def _what_is_there(name: str, needed: str, *suffixes: str) -> str:
     """Return why a path that is nearly right is not, or nothing."""
-    if near := [name + suffix for suffix in suffixes if _kind(name + suffix) == "file"]:
+    if near := [name + suffix for suffix in suffixes if kind_at(name + suffix) == "file"]:
         return f"; did you mean {near[0]}?"
-    if _kind(name) == "folder":
+    if kind_at(name) == "folder":
         return f", it is a folder; {needed}"
-    return f"; {needed}" if _kind(name) == "file" else ""
+    return f"; {needed}" if kind_at(name) == "file" else ""
 
 
 def recipe_of_config(path: Path | None, name: str) -> str:
@@ -160,7 +160,7 @@ def shown(path: str | os.PathLike[str]) -> str:
     return shlex.quote(os.fspath(path))
 
 
-def _kind(name: str) -> Literal["file", "folder"] | None:
+def kind_at(name: str) -> Literal["file", "folder"] | None:
     """Return what stands at a path; nothing does where the name is too long or may not be looked at."""
     path = Path(name)
     try:

@@ -200,18 +200,24 @@ def _over(below: Any, above: Any) -> Any:
 
 def _origins(config: type[Struct], lines: dict[str, str], changes: Sequence[Change]) -> dict[str, Origin]:
     """Return the origin of each option, in the order of the options, entries of mappings behind them."""
-    origins = {option.path: Origin("default") for option in list_options(config)}
+    options = {option.path: option for option in list_options(config)}
+    origins = dict.fromkeys(options, Origin("default"))
     for path, where in lines.items():
         if not group_type(type_at(config, path)):
             origins[path] = Origin("file", where)
-    for change in changes:
-        below = [path for path in origins if path.startswith(f"{change.path}.")]
-        if change.value is msgspec.UNSET:
-            reset = dict.fromkeys([*below, change.path], Origin("default"))
-            origins |= {path: origin for path, origin in reset.items() if path in origins}
+    for path, value, typed in changes:
+        if isinstance(value, dict):
+            origins |= {f"{path}.{name}": Origin("command line", typed) for name in value}
+        elif value is not msgspec.UNSET:
+            origins[path] = Origin("command line", typed)
         else:
-            origins[change.path] = Origin("command line", change.typed)
-    return origins
+            for reset in [name for name in origins if name == path or name.startswith(f"{path}.")]:
+                if reset in options:
+                    origins[reset] = Origin("default")
+                else:
+                    del origins[reset]
+    with_entries = {name.rpartition(".")[0] for name in origins if name not in options}
+    return {path: origin for path, origin in origins.items() if path not in with_entries}
 
 
 def _resolved(config: type[Struct], tree: dict[str, Any], origins: dict[str, Origin]) -> dict[str, Any]:

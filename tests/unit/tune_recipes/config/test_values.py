@@ -127,6 +127,10 @@ def test_entries_of_a_mapping_have_origins_of_their_own(load):
     origins = load("data.column_map.input=b", yaml=yaml).origins
     assert str(origins["data.column_map.output"]) == "c.yaml:5"
     assert str(origins["data.column_map.input"]) == "command line: data.column_map.input=b"
+    assert "data.column_map" not in origins
+    origins = load("data.column_map={input: b}", "~data.column_map.output", yaml=yaml).origins
+    assert [path for path in origins if "column_map" in path] == ["data.column_map.input"]
+    assert str(load("data.column_map=null", yaml=yaml).origins["data.column_map"]) == "default"
 
 
 def test_every_option_has_an_origin_and_groups_have_none(load):

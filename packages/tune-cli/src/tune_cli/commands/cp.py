@@ -26,28 +26,34 @@ def cp(
         force: Replace a file that is there.
         make_parents: Make the folders that are missing.
     """
-    import os
-
     from tune_recipes.errors import UserError
-    from tune_recipes.files import write_atomic
 
     source = _find(name)
     if dest and to:
         raise UserError(f"where to: {dest} or {to}? Give DEST or --to, not both")
     if force and no_clobber:
         raise UserError("--force replaces a file, --no-clobber leaves it: give one of them")
-    target = _target(source, to or dest or ".")
-    if os.path.lexists(target) and not force:
-        if no_clobber:
-            print(f"{target} is there already; left as it is")
-            return
-        raise UserError(f"{target} is there already\n  --force replaces it, or choose another name with --to")
+    wish = to or dest or "."
     try:
-        _check_folder(target, name, make=make_parents)
-        write_atomic(target, source.read_bytes())
+        target = _target(source, wish)
+        if target.is_symlink() or target.exists():
+            if no_clobber:
+                print(f"{target} is there already; left as it is")
+                return
+            if not force:
+                again = "--force replaces it, or choose another name with --to"
+                raise UserError(f"{target} is there already\n  {again}")
+        _copy(source, target, name, make_parents=make_parents)
     except OSError as error:
-        raise UserError(f"{target}: cannot be written: {error.strerror}") from None
+        raise UserError(f"{wish}: cannot be written: {error.strerror}") from None
     print(f"Copied {source.name} to {target}")
+
+
+def _copy(source: Path, target: Path, name: str, *, make_parents: bool) -> None:
+    from tune_recipes.files import write_atomic
+
+    _check_folder(target, name, make=make_parents)
+    write_atomic(target, source.read_bytes())
 
 
 def _check_folder(target: Path, name: str, *, make: bool) -> None:

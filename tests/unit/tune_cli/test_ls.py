@@ -1,0 +1,113 @@
+"""`tune ls` pairs recipes with their configs, read live from the folders."""
+
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tune_recipes
+from tune_cli.listing import read_catalog, write_listing
+
+
+@pytest.fixture
+def catalog(tmp_path, monkeypatch) -> Path:
+    """A copy of the package's folders, in which there are recipes to add and to take away."""
+    package = Path(tune_recipes.__path__[0])
+    for name in ("recipes", "configs"):
+        shutil.copytree(package / name, tmp_path / "package" / name)
+    monkeypatch.setattr(tune_recipes, "__path__", [str(tmp_path / "package")])
+    return tmp_path / "package"
+
+
+def test_recipes_stand_beside_their_configs_in_two_columns(tune):
+    lines = tune("ls").out.splitlines()
+    assert lines[0] == "RECIPE                  CONFIGS"
+    assert lines[1] == "full_finetune.py        alpaca_llama2_full_finetune.yaml"
+    assert lines[2] == "                        alpaca_mistral_full_finetune.yaml"
+    assert "lora_finetune.py        alpaca_llama2_lora_finetune.yaml" in lines
+    assert "generate.py             alpaca_generate.yaml" in lines
+    assert lines[-3:-1] == ["", "To get started you can run:"]
+
+
+def test_the_closing_hint_is_a_command_that_works(tune, tune_here):
+    for listed in (
+        tune("ls").out,
+        *(tune_here("ls", recipe).out for recipe in ("full_finetune", "generate")),
+    ):
+        words = shlex.split(listed.splitlines()[-1].removeprefix("$ "))
+        assert words[:2] == ["tune", "run"]
+        recipe, _, config = words[2:]
+        left_open = [] if "full" in recipe else ["model=builtin:demo"]
+        said = tune_here("cat", config, recipe, "--resolved", *left_open)
+        assert said.code == 0
+    assert tune_here("validate", "demo_full_finetune", "full_finetune.py").code == 0
+
+
+def test_one_recipe_is_listed_alone(tune_here):
+    said = tune_here("ls", "lora_finetune")
+    assert said == tune_here("ls", "lora_finetune.py")
+    assert [line.split()[0] for line in said.out.splitlines() if line.endswith(".yaml")][:1] == [
+        "lora_finetune.py"
+    ]
+    assert "full_finetune" not in said.out
+
+
+def test_json_maps_recipes_to_configs(tune_here):
+    listed = json.loads(tune_here("ls", "--json").out)
+    assert listed == read_catalog()
+    assert json.loads(tune_here("ls", "generate", "--json").out) == {"generate.py": listed["generate.py"]}
+
+
+def test_a_recipe_without_configs_is_drawn_with_empty_brackets(catalog, capsys):
+    shutil.rmtree(catalog / "configs" / "generate")
+    write_listing()
+    assert "\ngenerate.py             <>\n" in capsys.readouterr().out
+    write_listing("generate.py")
+    assert capsys.readouterr().out.endswith("\n$ tune run generate.py --help\n")
+
+
+def test_what_is_added_to_the_folders_is_listed(catalog, capsys):
+    (catalog / "recipes" / "a_recipe_with_quite_a_long_name.py").touch()
+    (catalog / "configs" / "a_recipe_with_quite_a_long_name").mkdir()
+    (catalog / "configs" / "a_recipe_with_quite_a_long_name" / "c.yaml").touch()
+    (catalog / "configs" / "a_recipe_with_quite_a_long_name" / "notes.txt").touch()
+    (catalog / "recipes" / "__pycache__").mkdir(exist_ok=True)
+    write_listing()
+    first, second = capsys.readouterr().out.splitlines()[:2]
+    assert second == "a_recipe_with_quite_a_long_name.py    c.yaml"
+    assert first.index("CONFIGS") == second.index("c.yaml")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (
+            ["full_finetun"],
+            "full_finetun: no such built-in recipe; did you mean full_finetune?\n  `tune ls` lists",
+        ),
+        (["lora"], "did you mean lora_finetune?"),
+        (["demo_full_finetune"], "no such built-in recipe"),
+        (["full_finetune", "generate"], "generate: one word more than `tune ls` takes\n  `tune ls --help`"),
+        (["--jsno"], "--jsno: no such option; did you mean --json?"),
+        (["--json=maybe"], "--json: it takes no value, got 'maybe'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_ls_does_not_take_is_told(refused, words, says):
+    assert says in refused("ls", *words)
+
+
+@pytest.mark.parametrize(
+    "words", ["'ls'", "'ls', '--json'", "'cat', 'demo_full_finetune'", "'run', '--help'"]
+)
+def test_a_reader_who_has_enough_ends_it_quietly(words):
+    program = (
+        "import os, sys; from tune_cli.entry import main; sys.argv[1:] = [{}]; "
+        "read, write = os.pipe(); os.close(read); os.dup2(write, 1); sys.exit(main())"
+    )
+    done = subprocess.run([sys.executable, "-c", program.format(words)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "")
