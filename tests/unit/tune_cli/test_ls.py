@@ -1,6 +1,7 @@
 """`tune ls` pairs recipes with their configs, read live from the folders."""
 
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -102,12 +103,17 @@ def test_what_ls_does_not_take_is_told(refused, words, says):
 
 
 @pytest.mark.parametrize(
-    "words", ["'ls'", "'ls', '--json'", "'cat', 'demo_full_finetune'", "'run', '--help'"]
+    "words", [["ls"], ["ls", "--json"], ["cat", "demo_full_finetune"], ["run", "--help"]], ids=" ".join
 )
-def test_a_reader_who_has_enough_ends_it_quietly(words):
-    program = (
-        "import os, sys; from tune_cli.entry import main; sys.argv[1:] = [{}]; "
-        "read, write = os.pipe(); os.close(read); os.dup2(write, 1); sys.exit(main())"
-    )
-    done = subprocess.run([sys.executable, "-c", program.format(words)], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (1, "")
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+def test_a_reader_who_has_enough_ends_it_quietly(words, unbuffered):
+    program = "import sys; from tune_cli.entry import main; sys.exit(main())"
+    command = [sys.executable, "-c", program, *words]
+    env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, env=env, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 1

@@ -3,7 +3,7 @@
 import io
 import sys
 from collections.abc import Sequence
-from typing import get_args
+from typing import TextIO, get_args
 
 from cyclopts import App, CycloptsError, Group, Parameter
 from cyclopts.exceptions import (
@@ -63,8 +63,7 @@ def run(words: Sequence[str]) -> int:
     from tune_checkpoint import CheckpointError, WriteFailedError
     from tune_recipes.errors import UserError
 
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal without the sign of a name shows its number
-        sys.stdout.reconfigure(errors="backslashreplace")
+    _show_every_sign(sys.stdout)
     if not_text := [word for word in words if not word.isascii() and not _is_utf8(word)]:
         return _fail(f"{not_text[0]!a}: not UTF-8 text")
     if words[0] not in (*COMMANDS, *ALIASES):
@@ -84,6 +83,12 @@ def run(words: Sequence[str]) -> int:
         if debug:
             raise
         return _fail(f"{type(error).__name__}: {error}\n  --debug shows the traceback", status=1)
+
+
+def _show_every_sign(stream: TextIO) -> None:
+    """Let a terminal that lacks a sign, as in the name of a file, show its number instead."""
+    if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower().replace("-", "") != "utf8":
+        stream.reconfigure(errors="backslashreplace")
 
 
 def _is_utf8(word: str) -> bool:

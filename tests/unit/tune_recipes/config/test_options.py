@@ -81,6 +81,11 @@ def test_a_dotted_name_has_a_type_or_is_no_option(path, annotation):
         (bool, "true or false", "bool"),
         (str, "text", "text"),
         (Annotated[int | None, Meta(ge=1)], "a whole number >= 1", "int"),
+        (
+            Annotated[Annotated[int, Meta(ge=1)] | str, Meta(le=9)],
+            "a whole number or text <= 9 and >= 1",
+            "int|text",
+        ),
         (Annotated[float, Meta(gt=0, le=1)], "a number > 0 and <= 1", "float"),
         (Literal["a", "b"], "one of a, b", "a|b"),
         (Colour, "one of red, blue", "red|blue"),

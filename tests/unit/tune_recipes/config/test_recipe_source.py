@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tune_recipes.config import load_config
 from tune_recipes.errors import UserError
 from tune_recipes.options import list_options
 from tune_recipes.recipe_source import field_docs, read_config_class
@@ -76,6 +77,20 @@ def test_string_annotations_are_resolved(read, future, annotation):
         "class Size(Options, frozen=True):\n    width: int = 3\n"
     )
     assert msgspec.structs.fields(config)[0].required
+
+
+def test_postponed_annotations_may_name_what_comes_later(read):
+    config = read(
+        f"from __future__ import annotations\n{TOP}"
+        "class Config(Options, frozen=True):\n    size: Size | None = None\n"
+        "class Size(Options, frozen=True):\n    x: int = 3\n"
+    )
+    assert [option.path for option in list_options(config)] == ["size.x"]
+
+
+def test_a_default_with_a_dollar_sign_is_nothing_but_text(read):
+    config = read(f"{TOP}class Config(Options, frozen=True):\n    x: str = '${{y}}'\n    z: str = '???'\n")
+    assert load_config(config).tree() == {"x": "${y}", "z": "???"}
 
 
 def test_a_choice_of_text_that_is_a_modules_name_does_not_import_it(read):
