@@ -3,7 +3,7 @@
 import sys
 import textwrap
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tune_cli.help import INDENT, WIDTH, row
 
@@ -61,7 +61,7 @@ def _about(option: Any, given: dict[str, Any]) -> str:
 
 def _lookup(tree: Any, path: str) -> Any:
     for part in path.split("."):
-        tree = tree.get(part) if isinstance(tree, dict) else None
+        tree = cast("dict[str, Any]", tree).get(part) if isinstance(tree, dict) else None
     return tree
 
 

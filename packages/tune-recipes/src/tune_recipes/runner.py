@@ -72,26 +72,29 @@ def _new_run(words: argparse.Namespace, tokens: list[str], config_class: type[ms
 
 
 def _run_in(folder: Path, main: Callable[..., None], cfg: Any, words: argparse.Namespace) -> int:
-    with _kept_in(folder / runs.LOG):
-        run = Run(folder)
+    log = folder / runs.LOG
+    run = Run(folder)
+
+    def work() -> None:
         if words.resume:
             run.say(f"Going on with {folder}")
             info = runs.read_info(folder)
             runs.update_info(folder, status="running", end=None, resumed=[*info.resumed, runs.now()])
         else:
             run.say(f"Run folder: {folder}")
+        with closing(run):  # so that an error is not printed into the bar
+            main(cfg, run)
 
-        def train() -> None:
-            with closing(run):  # so that an error is not printed into the bar
-                main(cfg, run)
-
-        code = guard(train, debug=words.debug, log=folder / runs.LOG)
+    with _kept_in(log):
+        code = guard(work, debug=words.debug, log=log)
         status = {0: "finished", 130: "interrupted", 143: "interrupted"}.get(code, "failed")
-        runs.update_info(folder, status=status, end=runs.now())
-    return code
+        ended = guard(
+            lambda: runs.update_info(folder, status=status, end=runs.now()), debug=words.debug, log=log
+        )
+    return code or ended
 
 
-def guard(function: Callable[[], None], *, debug: bool, log: Path | None = None) -> int:
+def guard(function: Callable[[], object], *, debug: bool, log: Path | None = None) -> int:
     """Call a function and return the exit status; whatever goes wrong is told in one message.
 
     Args:

@@ -155,7 +155,7 @@ def cut_metrics(folder: Path, step: int) -> None:
     path = folder / METRICS
     if not path.exists():
         return
-    kept = []
+    kept: list[bytes] = []
     for line in path.read_bytes().splitlines(keepends=True):
         try:
             if json.loads(line)["step"] <= step:

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from cyclopts import Parameter
 
@@ -86,7 +86,8 @@ def _value(tree: Any, path: str) -> Any:
 
     if not isinstance(tree, dict):
         return msgspec.UNSET
-    if path in tree:
-        return tree[path]
+    values = cast("dict[str, Any]", tree)
+    if path in values:
+        return values[path]
     first, _, rest = path.partition(".")
-    return _value(tree.get(first), rest) if rest else msgspec.UNSET
+    return _value(values.get(first), rest) if rest else msgspec.UNSET

@@ -1,7 +1,7 @@
 """`tune convert-ckpt`."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
@@ -67,7 +67,7 @@ def convert_ckpt(
 
 
 @contextmanager
-def _bar() -> Iterator[Callable[[int, int], None] | None]:
+def _bar() -> Generator[Callable[[int, int], None] | None]:
     """Yield a callback that draws a bar of bytes on a terminal; None off one."""
     if not sys.stderr.isatty():
         yield None

@@ -218,9 +218,9 @@ def read_config_json(folder: Path | str) -> dict[str, Any]:
         )
     if not path.is_file():
         found = sorted(entry.name for entry in folder.iterdir())
-        there = ", ".join(found[:8]) + (", ..." if len(found) > 8 else "") if found else "nothing"
+        there = "there is " + ", ".join(found[:8]) + (", ..." if len(found) > 8 else "")
         raise UserError(
-            f"{folder}: no config.json in it; there is {there}. "
+            f"{folder}: no config.json in it; {there if found else 'the folder is empty'}. "
             "Expected a Hugging Face folder with config.json and *.safetensors."
         )
     try:

@@ -33,7 +33,7 @@ class Config(Training, frozen=True, kw_only=True):
     def __post_init__(self):
         if self.shape is not None and self.init != "random":
             raise ValueError(
-                "shape is for a model that starts from scratch: add init=random, or leave it out"
+                "shape is for a model that starts from scratch: add init=random, or drop it: ~shape"
             )
 
 

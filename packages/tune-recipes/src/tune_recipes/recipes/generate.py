@@ -21,6 +21,7 @@ from tune_recipes.schema import (
     NonNegativeInt,
     Options,
     PositiveInt,
+    Seed,
 )
 from tune_recipes.tokenizer import StreamDecoder
 
@@ -46,7 +47,7 @@ class Config(Options, frozen=True, kw_only=True):
     """Draw from this many of the likeliest tokens; 0 from all."""
     ignore_eos: bool = False
     """Go on to max_new_tokens, also after the model has ended its answer."""
-    seed: NonNegativeInt = 42
+    seed: Seed = 42
     """Decides what is drawn."""
     dtype: Literal["auto", "fp32", "bf16"] = "auto"
     """Of weights and arithmetic; auto is bf16 where the hardware is fast at it, else fp32."""

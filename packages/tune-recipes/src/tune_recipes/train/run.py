@@ -14,6 +14,7 @@ from types import FrameType
 import torch
 
 from tune_recipes import runs
+from tune_recipes.catalog import shown
 from tune_recipes.schema import Training
 from tune_recipes.train.checkpoint import TrainState, load_latest, save_checkpoint
 from tune_recipes.train.progress import Progress, open_progress
@@ -111,7 +112,7 @@ class Run:
             self.say(
                 f"Stopped after step {state.step} of {self._num_steps}; everything is saved. Go on with:"
             )
-            self.say(f"  tune run --resume {self.folder}")
+            self.say(f"  tune run --resume {shown(self.folder)}")
             raise Stopped(self._stop_signal)
 
     def _log(self, step: int, metrics: dict[str, float], *, printed: bool) -> None:
