@@ -118,7 +118,7 @@ def test_file_instead_of_folder_is_refused(tmp_path):
 
 
 def test_folder_without_config_says_what_is_there(tmp_path):
-    with pytest.raises(UserError, match=r"no config.json in it; there is nothing"):
+    with pytest.raises(UserError, match=r"no config.json in it; the folder is empty"):
         read_model_config(tmp_path)
     (tmp_path / "params.json").touch()
     (tmp_path / "consolidated.00.pth").touch()
