@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from support import TINY, TUNE, RunTune, losses, stopped_by_signal
-from tune_recipes.runs import read_info
+from tune_recipes.catalog import local_path
+from tune_recipes.runs import read_info, update_info
 
 NUM_STEPS = 120
 FULL = ("run", "full_finetune", "--config", "demo_full_finetune", *TINY, f"max_steps={NUM_STEPS}")
@@ -155,6 +156,18 @@ def test_a_run_does_not_go_on_with_other_data(tmp_path: Path, tune_here: RunTune
     resumed = tune_here("run", "--resume", done.run_folder)
     assert resumed.code == 2
     assert "put the old file back" in resumed.err
+
+
+def test_a_template_with_the_date_goes_on_with_the_day_the_run_began(tmp_path: Path, tune_here: RunTune):
+    shutil.copytree(local_path("builtin:demo"), tmp_path / "dated")
+    template = tmp_path / "dated" / "chat_template.jinja"
+    template.write_text("{{ strftime_now('%d %b %Y') }}" + template.read_text())
+    done = tune_here(*FULL, f"model={tmp_path}/dated", "data.train_on_input=true", "max_steps=2")
+    today = done.losses
+    update_info(done.run_folder, start="2024-02-29T12:00:00+00:00")
+    shutil.rmtree(done.run_folder / "checkpoints" / "step_00000002")
+    assert tune_here("run", "--resume", done.run_folder).code == 0
+    assert losses(done.run_folder) != today
 
 
 def test_options_are_refused_when_resuming(unbroken: Path, tune_here: RunTune):

@@ -42,6 +42,7 @@ class ChatTemplate:
         source: str,
         special_tokens: Mapping[str, str] | None = None,
         control_tokens: Collection[str] = (),
+        now: datetime | None = None,
     ):
         """Compile a template.
 
@@ -49,8 +50,9 @@ class ChatTemplate:
             source: The Jinja source.
             special_tokens: What the template may use by name, such as `eos_token`.
             control_tokens: Texts of all special tokens; the one after an answer belongs to the answer.
+            now: What a template that prints today's date takes for it; None: when it is rendered.
         """
-        self._environment = _Sandbox()
+        self._environment = _Sandbox(now)
         try:
             self._template = self._environment.from_string(source)
         except TemplateSyntaxError as error:
@@ -149,11 +151,12 @@ class ChatTemplate:
         return len(before), end_of_turn.end() if end_of_turn else end
 
 
-def load_chat_template(tokenizer: Tokenizer) -> ChatTemplate:
+def load_chat_template(tokenizer: Tokenizer, now: datetime | None = None) -> ChatTemplate:
     """Compile the chat template of a model folder.
 
     Args:
         tokenizer: The folder's tokenizer.
+        now: What a template that prints today's date takes for it; None: when it is rendered.
 
     Returns:
         The template.
@@ -168,7 +171,7 @@ def load_chat_template(tokenizer: Tokenizer) -> ChatTemplate:
             "data.format=completion (prompt_format=raw to generate), or an instruction-tuned checkpoint"
         )
     try:
-        return ChatTemplate(tokenizer.chat_template, tokenizer.special_tokens, tokenizer.control_tokens)
+        return ChatTemplate(tokenizer.chat_template, tokenizer.special_tokens, tokenizer.control_tokens, now)
     except UserError as error:
         raise UserError(f"{tokenizer.folder}: {error}") from error
 
@@ -189,11 +192,11 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 
     intercepted_binops = frozenset(["*", "**"])
 
-    def __init__(self):
+    def __init__(self, now: datetime | None):
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, loopcontrols])
         self.filters["tojson"] = _to_json
         self.globals["raise_exception"] = _raise_exception
-        self.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+        self.globals["strftime_now"] = lambda form: (now or datetime.now()).strftime(form)
         self.globals["range"] = self._range
         self.steps_left = MAX_RANGE_STEPS
 

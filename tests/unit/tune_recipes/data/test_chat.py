@@ -161,6 +161,11 @@ def test_helpers_of_templates_work_as_in_transformers(make_folder):
     assert str(datetime.date.today().year) in text
 
 
+def test_a_template_prints_the_date_that_it_is_given():
+    template = ChatTemplate("{{ strftime_now('%d %b %Y') }}", now=datetime.datetime(2024, 2, 29))
+    assert template.render([ANSWER]) == "29 Feb 2024"
+
+
 def answers(name, messages):
     special = {"bos_token": "<s>", "eos_token": "</s>"}
     template = ChatTemplate(TEMPLATES[name], special, ["<s>", "</s>", "<|im_start|>", "<|im_end|>"])

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from tune_recipes.chat import ChatTemplate, Message, Span, load_chat_template
@@ -46,7 +47,12 @@ class Sample(NamedTuple):
 
 
 def build_format(
-    name: str, column_map: Mapping[str, str], tokenizer: Tokenizer, *, train_on_input: bool = False
+    name: str,
+    column_map: Mapping[str, str],
+    tokenizer: Tokenizer,
+    *,
+    train_on_input: bool = False,
+    now: datetime | None = None,
 ) -> Callable[[Record], Sample]:
     """Choose what makes samples of records.
 
@@ -55,6 +61,7 @@ def build_format(
         column_map: Field of the format to column of the file, where they differ.
         tokenizer: Has the chat template that `chat` needs.
         train_on_input: Learn the prompt too, not only the answers.
+        now: What a chat template that prints today's date takes for it.
 
     Returns:
         A function from record to sample; it raises UserError when the record lacks a field.
@@ -70,7 +77,7 @@ def build_format(
         )
     columns = {field: column_map.get(field, field) for field in fields}
     if name == "chat":
-        template = load_chat_template(tokenizer)
+        template = load_chat_template(tokenizer, now)
         make_chat = whole_chat_sample if train_on_input else chat_sample
         return lambda record: make_chat(record, columns, template)
     make = alpaca_sample if name == "alpaca" else completion_sample

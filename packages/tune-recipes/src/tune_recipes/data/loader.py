@@ -6,6 +6,7 @@ Shapes: B sequences of this process's micro-batch, S tokens of its longest seque
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Protocol
 
 import numpy as np
@@ -179,7 +180,14 @@ class _Stored:
 
 
 def build_loader(
-    data: DataOptions, tokenizer: Tokenizer, *, batch_size: int, seed: int, rank: int = 0, world_size: int = 1
+    data: DataOptions,
+    tokenizer: Tokenizer,
+    *,
+    batch_size: int,
+    seed: int,
+    rank: int = 0,
+    world_size: int = 1,
+    now: datetime | None = None,
 ) -> Loader:
     """Read and tokenize a data file and make batches of it.
 
@@ -190,6 +198,8 @@ def build_loader(
         seed: Decides the order, with the epoch.
         rank: This process.
         world_size: All processes.
+        now: What a chat template that prints today's date takes for it: when the run began, so that a run
+            that is taken up another day goes on with the same text.
 
     Returns:
         The loader, at the beginning of epoch 0.
@@ -198,7 +208,9 @@ def build_loader(
         UserError: The file or a record of it cannot be used.
     """
     records, fingerprint = read_with_fingerprint(local_path(data.path))
-    make_sample = build_format(data.format, data.column_map, tokenizer, train_on_input=data.train_on_input)
+    make_sample = build_format(
+        data.format, data.column_map, tokenizer, train_on_input=data.train_on_input, now=now
+    )
     examples = encode_records(records, make_sample, tokenizer, max_seq_len=data.max_seq_len)
     return Loader(
         [_store(example) for example in examples],

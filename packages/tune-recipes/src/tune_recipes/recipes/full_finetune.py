@@ -43,7 +43,7 @@ def main(cfg: Config, run: Run) -> None:
     folder = local_path(cfg.model)
     with join_world() as world:
         tokenizer = Tokenizer(folder)
-        loader = batches_of(cfg, tokenizer, world)
+        loader = batches_of(cfg, run, tokenizer, world)
         model = starting_model(cfg, tokenizer, world)
         shard(model, world.mesh)
         state = TrainState(model, build_optimizer(model, cfg.optim), loader)

@@ -36,7 +36,7 @@ def main(cfg: Config, run: Run) -> None:
     torch.manual_seed(cfg.seed)
     folder = local_path(cfg.model)
     with join_world() as world:
-        loader = batches_of(cfg, Tokenizer(folder), world)
+        loader = batches_of(cfg, run, Tokenizer(folder), world)
         model = load_model(folder, dtype=resolve_dtype(cfg.dtype, world.device), device=world.device)
         add_lora(
             model,

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from pathlib import Path
 from types import FrameType
 
@@ -53,6 +54,11 @@ class Run:
     def merged(self) -> Path:
         """Folder of the model with the adapter merged in."""
         return self.folder / runs.MERGED
+
+    @property
+    def began(self) -> datetime:
+        """When the run was first started, in local time."""
+        return datetime.fromisoformat(runs.read_info(self.folder).start).astimezone()
 
     def say(self, text: str) -> None:
         """Print a line on standard error; the log gets it too."""

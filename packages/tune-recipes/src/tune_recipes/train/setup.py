@@ -9,10 +9,11 @@ from tune_recipes.models.load import build_model
 from tune_recipes.schema import Shape, Training
 from tune_recipes.tokenizer import Tokenizer
 from tune_recipes.train.distributed import World
+from tune_recipes.train.run import Run
 
 
-def batches_of(cfg: Training, tokenizer: Tokenizer, world: World) -> Loader:
-    """Return this process's micro-batches.
+def batches_of(cfg: Training, run: Run, tokenizer: Tokenizer, world: World) -> Loader:
+    """Return this process's micro-batches of a run.
 
     Raises:
         UserError: The data file or a record of it cannot be used.
@@ -24,6 +25,7 @@ def batches_of(cfg: Training, tokenizer: Tokenizer, world: World) -> Loader:
         seed=cfg.seed,
         rank=world.rank,
         world_size=world.size,
+        now=run.began,
     )
 
 
