@@ -21,7 +21,7 @@ from tune_recipes import runs
 from tune_recipes.catalog import find_config
 from tune_recipes.checks import check_inputs
 from tune_recipes.config import Loaded, load_config
-from tune_recipes.errors import UserError
+from tune_recipes.errors import TrainingFailed, UserError
 from tune_recipes.train.run import Run, Stopped
 
 COMMAND_OPTIONS = ("--config", "--resume", "--debug", "--help")
@@ -38,11 +38,16 @@ def start(main: Callable[..., None], config_class: type[msgspec.Struct]) -> NoRe
         if "output_dir" not in config_class.__struct_fields__:
             loaded = _load(words, tokens, config_class)
             sys.exit(guard(lambda: main(loaded.config), debug=words.debug))
-        folder: Path = words.run_dir or words.resume or _new_run(words, tokens, config_class)
-        config = load_config(config_class, folder / runs.CONFIG).config
+        if words.resume:
+            folder, config = _resumed(words, tokens, config_class)
+        else:
+            folder = words.run_dir or _new_run(words, tokens, config_class)
+            config = load_config(config_class, folder / runs.CONFIG).config
+        with runs.locked(folder) as log:
+            code = _run_in(folder, main, config, words, log)
     except UserError as error:
         sys.exit(report(error, debug=words.debug))
-    sys.exit(_run_in(folder, main, config, words))
+    sys.exit(code)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -60,6 +65,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _load(words: argparse.Namespace, tokens: list[str], config_class: type[msgspec.Struct]) -> Loaded:
+    if words.resume:
+        raise UserError("--resume: this recipe keeps no run folder, so there is nothing to go on with")
     config_file = find_config(words.config) if words.config else None
     loaded = load_config(config_class, config_file, tokens, known=COMMAND_OPTIONS)
     check_inputs(loaded)
@@ -71,8 +78,22 @@ def _new_run(words: argparse.Namespace, tokens: list[str], config_class: type[ms
     return runs.create_run(loaded, Path(sys.argv[0]), [sys.executable, *sys.argv])
 
 
-def _run_in(folder: Path, main: Callable[..., None], cfg: Any, words: argparse.Namespace) -> int:
-    log = folder / runs.LOG
+def _resumed(
+    words: argparse.Namespace, tokens: list[str], config_class: type[msgspec.Struct]
+) -> tuple[Path, Any]:
+    """Return the folder and the Config of a run to go on with, and go to where it was started."""
+    folder: Path = words.resume.resolve()
+    info = runs.read_info(folder)
+    if tokens or words.config:
+        raise UserError("a resumed run keeps its config: give --resume RUN_DIR alone")
+    if Path(info.cwd).is_dir():  # its relative paths begin there
+        os.chdir(info.cwd)
+    loaded = load_config(config_class, folder / runs.CONFIG)
+    check_inputs(loaded)
+    return folder, loaded.config
+
+
+def _run_in(folder: Path, main: Callable[..., None], cfg: Any, words: argparse.Namespace, log: TextIO) -> int:
     run = Run(folder)
 
     def work() -> None:
@@ -86,11 +107,12 @@ def _run_in(folder: Path, main: Callable[..., None], cfg: Any, words: argparse.N
             main(cfg, run)
 
     with _kept_in(log):
-        code = guard(work, debug=words.debug, log=log)
-        status = {0: "finished", 130: "interrupted", 143: "interrupted"}.get(code, "failed")
-        ended = guard(
-            lambda: runs.update_info(folder, status=status, end=runs.now()), debug=words.debug, log=log
+        code = guard(work, debug=words.debug, log=folder / runs.LOG)
+        status = {0: "finished", 129: "interrupted", 130: "interrupted", 143: "interrupted"}.get(
+            code, "failed"
         )
+        end = {"status": status, "end": runs.now()}
+        ended = guard(lambda: runs.update_info(folder, **end), debug=words.debug, log=folder / runs.LOG)
     return code or ended
 
 
@@ -127,21 +149,23 @@ def report(error: Exception, *, debug: bool, log: Path | None = None) -> int:
     if isinstance(error, UserError | CheckpointError):
         print(f"error: {error}", file=sys.stderr)
         return 1 if isinstance(error, WriteFailedError) else 2
+    if isinstance(error, TrainingFailed):
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     where = f"{log} has the traceback" if log else "--debug shows the traceback"
     print(f"error: {type(error).__name__}: {error}\n  {where}", file=sys.stderr)
     return 1
 
 
 @contextmanager
-def _kept_in(path: Path) -> Iterator[None]:
+def _kept_in(log: TextIO) -> Iterator[None]:
     """Also write to a file whatever is printed."""
     before = sys.stdout, sys.stderr
-    with path.open("a", encoding="utf-8") as log:
-        sys.stdout, sys.stderr = (_Tee(stream, log) for stream in before)
-        try:
-            yield
-        finally:
-            sys.stdout, sys.stderr = before
+    sys.stdout, sys.stderr = (_Tee(stream, log) for stream in before)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
 
 
 class _Tee(io.TextIOBase):

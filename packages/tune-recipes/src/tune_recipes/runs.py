@@ -7,19 +7,21 @@ runs/<YYYYMMDD-HHMMSS>-<config>-<4 hex>/
     checkpoints/  what the run goes on from    final/        the model, or the adapter
 """
 
+import fcntl
 import json
 import os
 import secrets
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 import msgspec
 
-from tune_recipes.catalog import builtin_config, expand_home, shown
+from tune_recipes.catalog import builtin_config, config_label, expand_home, shown
 from tune_recipes.config import Loaded
 from tune_recipes.errors import UserError
 from tune_recipes.files import write_atomic, write_json
@@ -51,6 +53,8 @@ class RunInfo(msgspec.Struct, kw_only=True):
     """Name or path of the config it was started with."""
     command: list[str]
     """The words of the command line."""
+    cwd: str = "."
+    """Where it was typed; relative paths in the config begin here."""
     seed: int | None
     """The seed of initial weights, data order and dropout."""
     world_size: int = 1
@@ -86,8 +90,9 @@ def create_run(loaded: Loaded, recipe: Path, command: Sequence[str]) -> Path:
     info = RunInfo(
         id=folder.name,
         recipe=str(recipe.resolve()),
-        config=str(loaded.config_file) if loaded.config_file else None,
+        config=config_label(loaded.config_file) if loaded.config_file else None,
         command=list(command),
+        cwd=str(Path.cwd()),
         seed=getattr(loaded.config, "seed", None),
         versions=_versions(),
         git_commit=_git_commit(),
@@ -145,6 +150,21 @@ def update_info(folder: Path, **changes: Any) -> RunInfo:
     return info
 
 
+@contextmanager
+def locked(folder: Path) -> Generator[TextIO]:
+    """Open the run's log and keep other processes from the run until the block ends.
+
+    Raises:
+        UserError: Another process has it.
+    """
+    with (folder / LOG).open("a", encoding="utf-8") as log:
+        try:
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{folder}: this run is going on already, in another process") from None
+        yield log
+
+
 def now() -> str:
     """Return the time as run.json writes it."""
     return _iso(datetime.now(UTC))
@@ -176,14 +196,15 @@ def next_command(folder: Path, data_format: str) -> str:
     """
     config = read_info(folder).config
     dataset = Path(config).stem.partition("_")[0] if config else ""
-    sister = builtin_config(f"{dataset}_generate")
+    sister = builtin_config(f"{dataset}_generate") if config and builtin_config(config) else None
+    asks = {"completion": "raw"}.get(data_format, data_format)
     words = ["tune run generate"]
     prompt = "..."
-    if sister:
+    if sister and (given := read_yaml(sister)[0]).get("prompt_format", "chat") == asks:
         words.append(f"--config {sister.stem}")
-        prompt = read_yaml(sister)[0].get("prompt", prompt)
+        prompt = given.get("prompt", prompt)
     elif data_format != "chat":
-        words.append(f"prompt_format={'raw' if data_format == 'completion' else data_format}")
+        words.append(f"prompt_format={asks}")
     return " ".join([*words, f"model={shown(folder / FINAL)}", f'prompt="{prompt}"'])
 
 
@@ -192,7 +213,7 @@ def _nearby(folder: Path) -> str:
     for place in (folder, folder.parent, Path("runs")):
         runs = sorted(place.glob(f"*/{INFO}")) if place.is_dir() else []
         if runs:
-            return f"\n  the latest run in {place} is {runs[-1].parent}"
+            return f"\n  the latest run in {place} is {shown(runs[-1].parent)}"
     return "\n  `tune run` makes one for each run, in the folder that output_dir names"
 
 

@@ -86,13 +86,18 @@ def _start(recipe: Path, config: str | None, overrides: list[str], *, debug: boo
     folder = create_run(loaded, recipe, ["tune", *sys.argv[1:]])
     try:
         return run_in_place(recipe, ["--run-dir", str(folder), *flags])
-    except Exception as error:  # before the recipe came to its last line, `start(main, Config)`
+    except (Exception, KeyboardInterrupt) as error:  # before the recipe came to its last line, `start(...)`
         return _did_not_start(error, folder, debug=debug)
 
 
-def _did_not_start(error: Exception, folder: Path, *, debug: bool) -> int:
-    from tune_recipes.runner import report
+def _did_not_start(error: Exception | KeyboardInterrupt, folder: Path, *, debug: bool) -> int:
     from tune_recipes.runs import LOG, now, update_info
+
+    if isinstance(error, KeyboardInterrupt):
+        update_info(folder, status="interrupted", end=now())
+        print("\nInterrupted before it began.", file=sys.stderr)
+        return 130
+    from tune_recipes.runner import report
 
     update_info(folder, status="failed", end=now())
     return report(error, debug=debug, log=folder / LOG)

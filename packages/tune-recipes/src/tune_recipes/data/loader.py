@@ -98,6 +98,16 @@ class Loader:
         self._num_seen = 0  # records of this epoch, over all processes
         self._order = self._epoch_order()
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence that a model will be given."""
+        return max(len(example.input_ids) for example in self._examples)
+
+    @property
+    def largest_id(self) -> int:
+        """The largest token id in the data."""
+        return int(max(max(example.input_ids.max(), example.targets.max()) for example in self._examples))
+
     def __len__(self) -> int:
         """Batches of an epoch."""
         return -(-len(self._examples) // self._global_batch_size)

@@ -17,9 +17,11 @@ import torch
 from torch import nn
 
 from tune_checkpoint import atomic_folder
+from tune_recipes.catalog import shown
 from tune_recipes.data.loader import Loader
 from tune_recipes.errors import UserError
 from tune_recipes.files import remove_folder, write_json
+from tune_recipes.models.decoder import Decoder
 
 _STATE = "state.pt"
 _MARKER = "checkpoint.json"
@@ -29,7 +31,7 @@ _MARKER = "checkpoint.json"
 class TrainState:
     """Everything that a step changes."""
 
-    model: nn.Module
+    model: Decoder
     optimizer: torch.optim.Optimizer
     loader: Loader
     step: int = 0
@@ -113,7 +115,7 @@ def _verify(path: Path) -> None:
 def _damaged(path: Path, why: str) -> str:
     return (
         f"{path}: this checkpoint cannot be used: {why}\n"
-        f"  delete that folder to go on from the one before it, or from the start: `rm -r {path}`"
+        f"  delete that folder to go on from the one before it, or from the start: `rm -r {shown(path)}`"
     )
 
 

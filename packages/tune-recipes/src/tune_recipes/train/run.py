@@ -16,6 +16,9 @@ import torch
 
 from tune_recipes import runs
 from tune_recipes.catalog import shown
+from tune_recipes.data.loader import Loader
+from tune_recipes.errors import UserError
+from tune_recipes.models.config import ModelConfig
 from tune_recipes.schema import Training
 from tune_recipes.train.checkpoint import TrainState, load_latest, save_checkpoint
 from tune_recipes.train.progress import Progress, open_progress
@@ -68,8 +71,10 @@ class Run:
         """Say how much is trained on what, and go on from the last checkpoint if this run has one.
 
         Raises:
-            UserError: The checkpoint is damaged, or belongs to another model or other data.
+            UserError: The checkpoint is damaged, or belongs to another model or other data, or the data does
+                not fit the model.
         """
+        _check_fit(state.model.config, state.loader)
         parameters = list(state.model.parameters())
         total = sum(parameter.numel() for parameter in parameters)
         trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
@@ -87,7 +92,7 @@ class Run:
     def steps(self, done: int, num_steps: int) -> Iterator[int]:
         """Yield the numbers of the steps that are left, with progress on the terminal.
 
-        Ctrl-C and SIGTERM meanwhile only ask to stop: `after_step` does. A second Ctrl-C stops at once.
+        Ctrl-C, SIGTERM and SIGHUP meanwhile only ask to stop: `after_step` does. A second one stops at once.
         """
         self._num_steps = num_steps
         self._while_training.enter_context(self._signals_noted())
@@ -144,7 +149,9 @@ class Run:
             # Not print: the signal may have come in the midst of one.
             os.write(2, b"\nStopping after this step; Ctrl-C again stops at once, without saving.\n")
 
-        before = {signum: signal.signal(signum, note) for signum in (signal.SIGINT, signal.SIGTERM)}
+        before = {
+            signum: signal.signal(signum, note) for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        }
         try:
             yield
         finally:
@@ -161,6 +168,20 @@ class Run:
         self.say(f"Outputs: {self.folder} (the trained weights are in final{merged})")
         self.say("Ask it something:")
         self.say(f"  {runs.next_command(self.folder, data_format)}")
+
+
+def _check_fit(model: ModelConfig, loader: Loader) -> None:
+    if loader.longest > model.max_position_embeddings:
+        raise UserError(
+            f"data.max_seq_len: a record has {loader.longest:,} tokens, more than the model's context of "
+            f"{model.max_position_embeddings:,}\n"
+            f"  to cut records off there: data.max_seq_len={model.max_position_embeddings}"
+        )
+    if loader.largest_id >= model.vocab_size:
+        raise UserError(
+            f"model: its tokenizer makes ids up to {loader.largest_id:,}, and its embedding has "
+            f"{model.vocab_size:,} rows: these files do not belong together"
+        )
 
 
 def peak_memory_bytes() -> int:
