@@ -111,3 +111,33 @@ def test_an_adapter_that_does_not_fit_is_refused(model: Path, tmp_path: Path, tu
     )
     asked = tune_here("run", "generate", f"model={other.run_folder}/final", f"adapter={adapter}", "prompt=Hi")
     assert_told(asked, str(adapter))
+
+
+def test_training_that_diverges_stops_before_the_weights_change(tmp_path: Path, tune_here: RunTune):
+    done = tune_here(
+        *("run", "full_finetune", "--config", "demo_full_finetune", *TINY, "checkpoint.save_every=1"),
+        *("optim.lr=1e12", "optim.max_grad_norm=.inf", "schedule.warmup_steps=0", "max_steps=30"),
+    )
+    assert done.code == 1
+    assert "Traceback" not in done.err
+    assert "training has diverged" in done.err
+    assert "capitals.jsonl:" in done.err
+    run = tmp_path / done.run_folder
+    assert not (run / "final").exists()
+    assert json.loads((run / "run.json").read_text())["status"] == "failed"
+    taken = len(done.losses)
+    assert [path.name for path in (run / "checkpoints").iterdir()] == [f"step_{taken:08d}"]
+
+
+def test_records_beyond_the_context_of_the_model_are_refused(tune_here: RunTune):
+    words = (*TINY, "shape.max_position_embeddings=8", "max_steps=1")
+    done = tune_here("run", "full_finetune", "--config", "demo_full_finetune", *words)
+    assert_told(done, "data.max_seq_len=8", "context of 8")
+
+
+def test_a_tokenizer_larger_than_the_embedding_is_refused(model: Path, tune_here: RunTune):
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"vocab_size": 100}))
+    name = "model.embed_tokens.weight"
+    change_weights(model, lambda weights: weights.update({name: weights[name][:100].clone()}))
+    assert_told(finetune(tune_here, model), "do not belong together")

@@ -4,7 +4,9 @@ import json
 import shutil
 import signal
 import subprocess
+import time
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 import torch
@@ -168,6 +170,49 @@ def test_a_template_with_the_date_goes_on_with_the_day_the_run_began(tmp_path: P
     shutil.rmtree(done.run_folder / "checkpoints" / "step_00000002")
     assert tune_here("run", "--resume", done.run_folder).code == 0
     assert losses(done.run_folder) != today
+
+
+def test_a_run_that_is_going_on_cannot_be_resumed_beside_itself(tmp_path: Path, tune_here: RunTune):
+    process = subprocess.Popen([*TUNE, *FULL, "max_steps=100000", "epochs=100000"], cwd=tmp_path, stderr=PIPE)
+    try:
+        while not (found := list(tmp_path.glob("runs/*/metrics.jsonl"))):
+            time.sleep(0.01)
+        done = tune_here("run", "--resume", found[0].parent)
+        assert done.code == 2
+        assert "going on already" in done.err
+        assert process.poll() is None
+    finally:
+        process.kill()
+        process.communicate()
+    assert read_info(found[0].parent).status == "running"
+    assert len(read_info(found[0].parent).resumed) == 0
+
+
+def test_a_run_goes_on_from_wherever_the_command_is_typed(
+    tmp_path: Path, tune_here: RunTune, monkeypatch: pytest.MonkeyPatch
+):
+    shutil.copy(local_path("builtin:demo/capitals.jsonl"), tmp_path / "facts.jsonl")
+    done = tune_here(*FULL, "data.path=facts.jsonl", "max_steps=2")
+    run = done.run_folder.resolve()
+    shutil.rmtree(run / "checkpoints" / "step_00000002")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    resumed = tune_here("run", "--resume", run)
+    assert resumed.code == 0, resumed.err
+    assert len(losses(run)) == 2
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_ctrl_c_before_the_first_step_is_written_down(tmp_path: Path):
+    process = subprocess.Popen([*TUNE, *FULL], cwd=tmp_path, stderr=PIPE, text=True)
+    while not (found := list(tmp_path.glob("runs/*/run.json"))):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Interrupted" in err
+    assert "Traceback" not in err
+    assert read_info(found[0].parent).status == "interrupted"
 
 
 def test_options_are_refused_when_resuming(unbroken: Path, tune_here: RunTune):

@@ -10,9 +10,10 @@ import peft
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from support import RunTune, losses, stopped_by_signal
+from tune_recipes.chat import load_chat_template
 from tune_recipes.data.loader import Batch, build_loader
 from tune_recipes.lora import add_lora, load_adapter, save_adapter
 from tune_recipes.models.load import load_model
@@ -23,6 +24,13 @@ from tune_recipes.tokenizer import Tokenizer
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
 NUM_STEPS = 10
+TEXTS = (
+    "Hello world",
+    "  two  spaces 12 345",
+    "def f(x):\n\treturn x",
+    "Größe 東京 🎉",
+    "<|im_start|>a<|im_end|>",
+)
 CLOSE = {"atol": 1e-4, "rtol": 0}
 SAME = (
     *("data.format=chat", "batch_size=2", f"max_steps={NUM_STEPS}", "epochs=9", "schedule.name=constant"),
@@ -70,6 +78,28 @@ def reference_losses(model: Any, batches: list[Batch], lr: float) -> list[float]
 
 def theirs(folder: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+
+
+def test_tokenizer_template_and_masking_equal_transformers(smollm2: Path):
+    reference: Any = AutoTokenizer.from_pretrained(smollm2)
+    tokenizer = Tokenizer(smollm2)
+    for text in TEXTS:
+        assert tokenizer.encode(text) == reference(text)["input_ids"]
+        assert tokenizer.decode(tokenizer.encode(text)) == reference.decode(
+            reference(text)["input_ids"], skip_special_tokens=True
+        )
+    chat = [
+        {"role": "user", "content": "Where?"},
+        {"role": "assistant", "content": "Here."},
+        {"role": "user", "content": "And now?"},
+        {"role": "assistant", "content": "Still here."},
+    ]
+    template = load_chat_template(tokenizer)
+    text, answers = template.render_with_answers(chat)
+    assert text == reference.apply_chat_template(chat, tokenize=False)
+    assert [text[start:end] for start, end in answers] == ["Here.<|im_end|>", "Still here.<|im_end|>"]
+    prompt = template.render(chat[:1], add_generation_prompt=True)
+    assert prompt == reference.apply_chat_template(chat[:1], tokenize=False, add_generation_prompt=True)
 
 
 def test_lora_run_follows_peft_and_its_exports_load(
