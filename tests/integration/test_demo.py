@@ -71,6 +71,13 @@ def test_the_run_folder_holds_what_ran_and_what_came_of_it(demo: Any, run_folder
     assert metrics[-1].keys() >= {"loss", "lr", "grad_norm", "tokens_per_second", "peak_memory_bytes"}
 
 
+def test_the_export_has_all_that_a_model_folder_has(run_folder: Path):
+    assert {path.name for path in (run_folder / "final").iterdir()} == {
+        *("config.json", "generation_config.json", "model.safetensors"),
+        *("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"),
+    }
+
+
 def test_the_export_loads_in_transformers_with_equal_logits(run_folder: Path):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
