@@ -81,7 +81,7 @@ class Optim(Options, frozen=True):
     eps: PositiveFloat = 1e-8
     """Added to the denominator of AdamW's update."""
     weight_decay: NonNegativeFloat = 0.01
-    """Decoupled weight decay; biases and norms are not decayed."""
+    """Weight decay, decoupled for AdamW, L2 for SGD; biases and norms are not decayed."""
     max_grad_norm: PositiveFloat = 1.0
     """Gradients are scaled down to this global norm; `.inf` never does."""
 
@@ -92,9 +92,9 @@ class Schedule(Options, frozen=True):
     name: Literal["cosine", "linear", "constant"] = "cosine"
     """Shape of the descent after the warmup."""
     warmup_steps: NonNegativeInt = 0
-    """Steps in which the rate rises from zero to its peak."""
+    """Steps in which the rate rises, in equal parts from above zero; the step after them has the peak."""
     min_lr: NonNegativeFloat = 0.0
-    """Rate at the last step; `constant` has none."""
+    """Rate that the descent goes towards, and would reach one step after the last; `constant` has none."""
 
 
 class Lora(Options, frozen=True):
@@ -148,7 +148,7 @@ class Training(Options, frozen=True, kw_only=True):
     epochs: PositiveInt = 1
     """How many times to go over the data."""
     max_steps: PositiveInt | None = None
-    """Stop after this many optimizer steps, whatever the epochs."""
+    """Stop after this many optimizer steps, if the epochs have as many."""
     seed: Seed = 42
     """Decides the initial weights, the order of the data and the dropout."""
     dtype: Literal["auto", "fp32", "bf16"] = "auto"
