@@ -3,6 +3,7 @@
 A recipe's `Config` is made of these. The text under a field is what `tune run RECIPE --help` prints for it.
 """
 
+import math
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
@@ -84,6 +85,11 @@ class Optim(Options, frozen=True):
     """Weight decay, decoupled for AdamW, L2 for SGD; biases and norms are not decayed."""
     max_grad_norm: PositiveFloat = 1.0
     """Gradients are scaled down to this global norm; `.inf` never does."""
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "eps", "weight_decay"):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"optim.{name}: expected a finite number, got {getattr(self, name)}")
 
 
 class Schedule(Options, frozen=True):
