@@ -102,6 +102,11 @@ def takes_text(annotation: Any) -> bool:
     return any(part is str or _is_choice_of_text(part) for part in parts) and bool not in parts
 
 
+def takes_any_text(annotation: Any) -> bool:
+    """Whether any text at all is among what the option takes, and not only a choice of texts."""
+    return str in _union_parts(annotation)
+
+
 def takes_list(annotation: Any) -> bool:
     """Whether a list is among what the option takes."""
     return any(_is_list(part) for part in _union_parts(annotation))

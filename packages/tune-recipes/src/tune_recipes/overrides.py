@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from tune_recipes.catalog import recipe_label
 from tune_recipes.errors import UserError
-from tune_recipes.options import is_flag, list_options, takes_list, takes_text, type_at
+from tune_recipes.options import is_flag, list_options, takes_any_text, takes_list, takes_text, type_at
 from tune_recipes.suggest import did_you_mean
 
 _KEY = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*")
@@ -144,16 +144,18 @@ def _normal(name: str) -> str:
 def value_of(override: Override, annotation: Any) -> Any:
     """Return the value that an override's text means for an option of this type.
 
-    For text it is taken as it stands, unless it is wholly in double quotes (then a JSON string); a list in
-    brackets is read as YAML where the option takes one; everything else is read as YAML.
+    For text it is taken as it stands, unless it is wholly in double quotes (then a JSON string). Where the
+    option takes any text or a list, a JSON array of strings is the list. Everything else is read as YAML.
 
     Raises:
         UserError: The text is not valid JSON or YAML.
     """
     text = override.text or ""
     in_brackets = takes_list(annotation) and text.startswith("[") and text.endswith("]")
-    if not takes_text(annotation) or in_brackets:
+    if not takes_text(annotation) or (in_brackets and not takes_any_text(annotation)):
         return _yaml_value(override, text)
+    if in_brackets:
+        return _list_or_text(text)
     if not _JSON_STRING.fullmatch(text):
         return escape(text)
     try:
@@ -163,6 +165,14 @@ def value_of(override: Override, annotation: Any) -> Any:
             f"{override.typed}: not a valid JSON string: {error}\n"
             "  a text in double quotes is read as JSON: write \\\\ for a backslash, \\n for a new line"
         ) from None
+
+
+def _list_or_text(text: str) -> Any:
+    """Return the list that a JSON array of strings means; other text, as `[INST] hi [/INST]`, is itself."""
+    try:
+        return [escape(item) for item in msgspec.json.decode(text, type=list[str])]
+    except msgspec.DecodeError:
+        return escape(text)
 
 
 def _yaml_value(override: Override, text: str) -> Any:

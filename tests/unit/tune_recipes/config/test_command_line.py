@@ -92,7 +92,19 @@ def test_an_optional_group_can_be_switched_off(load):
             "é",
             "日本",
         ),
-        *("[INST] hi [/INST", "[half", "true", "2024-01-01", "'x'"),
+        *(
+            "[INST] hi [/INST",
+            "[INST] hi [/INST]",
+            "[half",
+            "[hello]",
+            "[1]",
+            "[a, b]",
+            '["a", 1]',
+            '["a"',
+            "true",
+            "2024-01-01",
+            "'x'",
+        ),
     ],
 )
 def test_text_arrives_as_it_stands(load, text):
@@ -127,24 +139,24 @@ def test_text_in_double_quotes_that_is_no_json_says_how_to_write_it(refusal):
 @pytest.mark.parametrize(
     ("word", "prompts"),
     [
-        ("prompt=[a, b]", ("a", "b")),
-        ("prompt=[\"x: y\", 'z']", ("x: y", "z")),
+        ('prompt=["a", "b"]', ("a", "b")),
+        ('prompt=["x: y"]', ("x: y",)),
         ("prompt=[]", ()),
-        ('prompt=["${model}"]', ("m",)),
+        ('prompt=["${model}", "???"]', ("${model}", "???")),
     ],
 )
-def test_an_option_that_takes_a_list_too_reads_brackets(load, word, prompts):
+def test_an_option_that_takes_a_list_too_reads_a_json_array(load, word, prompts):
     assert load(word, recipe="generate").config.prompt == prompts
 
 
-def test_text_in_brackets_that_is_no_list_says_how_to_write_it(refusal):
-    assert "needs quotes" in refusal("prompt=[INST] hi [/INST]", recipe="generate")
-    assert "put it in quotes" in refusal("prompt=[yes, 007]", recipe="generate")
+def test_what_is_no_list_in_brackets_says_how_to_write_it(refusal):
+    assert "needs quotes" in refusal("lora.targets=[a] b [c]", recipe="lora")
+    assert "put it in quotes" in refusal("lora.targets=[yes, 007]", recipe="lora")
 
 
 @pytest.mark.parametrize(
     ("word", "lr"),
-    [("2e-5", 2e-5), ("1", 1), ("1.5E3", 1500), (".inf", float("inf")), ("1_000", 1000), (" 3", 3)],
+    [("2e-5", 2e-5), ("1", 1), ("1.5E3", 1500), ("1_000", 1000), (" 3", 3)],
 )
 def test_numbers_are_read_as_yaml(load, word, lr):
     assert load(f"optim.lr={word}").config.optim.lr == lr
