@@ -100,32 +100,51 @@ def _what_is_there(name: str, needed: str, *suffixes: str) -> str:
     return f"; {needed}" if kind_at(name) == "file" else ""
 
 
-def recipe_of_config(path: Path | None, name: str) -> str:
+def recipe_of_config(path: Path, name: str, command: str = "validate") -> str:
     """Return the name of the built-in recipe that a config is for.
 
-    A built-in config stands in its recipe's folder; any other is known by its name, which ends in the
-    recipe's, as `mine_full_finetune.yaml`.
+    Args:
+        path: The config file.
+        name: What was typed for it.
+        command: The command to advise where neither its folder nor its name tells.
 
     Raises:
-        UserError: Neither tells.
+        UserError: Neither does.
     """
-    if path is not None:
-        if path.parent.parent == CONFIGS:
-            return path.parent.name
-        for recipe in sorted(recipe_names(), key=len, reverse=True):
-            if path.stem == recipe or path.stem.endswith(f"_{recipe}"):
-                return recipe
+    if recipe := recipe_named_by(path):
+        return recipe
+    words = f"{shown(name)} full_finetune" if command != "run" else f"full_finetune --config {shown(name)}"
     raise UserError(
-        f"{name}: for which recipe? Its name does not end in one's; give the recipe after it\n"
-        f"  as in `tune validate {shown(name)} full_finetune`; the recipes: {', '.join(recipe_names())}"
+        f"{name}: for which recipe? Its name does not end in one's; give the recipe too\n"
+        f"  as in `tune {command} {words}`; the recipes: {', '.join(recipe_names())}"
     )
 
 
+def recipe_named_by(config_file: Path) -> str | None:
+    """Return the name of the built-in recipe that a config's folder or name says it is for, or None.
+
+    A built-in config stands in its recipe's folder; any other is known by its name, which ends in the
+    recipe's, as `mine_full_finetune.yaml`.
+    """
+    if config_file.parent.parent == CONFIGS:
+        return config_file.parent.name
+    stem = config_file.stem
+    longest_first = sorted(recipe_names(), key=len, reverse=True)
+    return next((name for name in longest_first if stem == name or stem.endswith(f"_{name}")), None)
+
+
 def local_path(text: str) -> Path:
-    """Return the path that a config's text means; `builtin:demo` is a folder that ships with the package."""
-    if text.startswith(BUILTIN_PREFIX):
-        return ROOT / "builtin" / text.removeprefix(BUILTIN_PREFIX)
-    return expand_home(text)
+    """Return the path that a config's text means; `builtin:demo` is a folder that ships with the package.
+
+    Raises:
+        UserError: What stands behind `builtin:` leads out of the package.
+    """
+    if not text.startswith(BUILTIN_PREFIX):
+        return expand_home(text)
+    inside = Path(text.removeprefix(BUILTIN_PREFIX))
+    if inside.is_absolute() or ".." in inside.parts:
+        raise UserError(f"{text} does not ship with tune; this does: {', '.join(builtin_files())}")
+    return ROOT / "builtin" / inside
 
 
 def expand_home(text: str) -> Path:

@@ -129,6 +129,12 @@ def test_what_ships_with_the_package_has_a_name_in_configs():
     assert all(local_path(name).exists() for name in builtin_files())
 
 
+@pytest.mark.parametrize("name", ["builtin:../configs", "builtin:demo/../../x", "builtin:/etc/hostname"])
+def test_what_does_not_ship_with_the_package_is_no_built_in_path(name):
+    with pytest.raises(UserError, match="does not ship with tune; this does: builtin:demo, "):
+        local_path(name)
+
+
 def test_home_is_put_in_and_an_unknown_user_is_left_alone(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     assert expand_home("~/x") == Path("/home/me/x")
