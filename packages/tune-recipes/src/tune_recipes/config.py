@@ -63,8 +63,11 @@ class Loaded(NamedTuple):
     """A Config with the origin of each of its values."""
 
     config: Any
+    """The Config; its values as a plain dict where some are left open."""
     origins: dict[str, Origin]
     config_file: Path | None = None
+    left_open: tuple[str, ...] = ()
+    """Dotted names of the values that are `???`, which the command line is still to give."""
 
     def tree(self) -> dict[str, Any]:
         """Return all values as plain dicts, lists, numbers and texts."""
@@ -77,6 +80,7 @@ def load_config(
     tokens: Sequence[str] = (),
     *,
     known: Sequence[str] = (),
+    keep_open: bool = False,
 ) -> Loaded:
     """Merge defaults, a YAML file and the command line into a Config.
 
@@ -85,9 +89,10 @@ def load_config(
         config_file: YAML file, or None for the defaults alone.
         tokens: `key=value`, `--key value`, `--key=value`, `~key`.
         known: The command's own options, for suggestions.
+        keep_open: Leave what is `???` as it is, to be shown; the rules between options are not applied then.
 
     Raises:
-        UserError: Unknown names, wrong types, missing values or broken rules: all of them, a line each.
+        UserError: Unknown names, or else values left open, missing or wrong, or else a broken rule.
     """
     changes = [
         change
@@ -100,14 +105,18 @@ def load_config(
         )
     ]
     from_file, lines = read_yaml(config_file) if config_file else ({}, {})
-    _refuse_unknown(config, from_file, lines)
+    _refuse(config, dict(_unknown_keys(config, from_file, lines)))
     given = _given(config, from_file, changes)
     origins = _origins(config, lines, changes)
-    _refuse_open(config, given, config_file)
+    left_open = tuple(_open_names(given))
+    if left_open and not keep_open:
+        _refuse_open(config, left_open, config_file)
     merged = _resolved(config, _over(_defaults(config, given), given), origins)
     _refuse_missing(config, merged)
-    if problems := list(_wrong_values(config, merged, origins)):
+    if problems := list(_wrong_values(config, merged, origins, left_open)):
         raise UserError("\n".join(problems))
+    if left_open:
+        return Loaded(merged, origins, config_file, left_open)
     try:
         value = msgspec.convert(merged, config)
     except msgspec.ValidationError as error:
@@ -115,10 +124,13 @@ def load_config(
     return Loaded(value, origins, config_file)
 
 
-def _refuse_unknown(config: type[Struct], from_file: dict[str, Any], lines: dict[str, str]) -> None:
-    problems = dict(_unknown_keys(config, from_file, lines))
-    if problems:
-        raise UnknownOptions("\n".join(problems.values()), list(problems))
+def _refuse(config: type[Struct], problems: dict[str, str], typed: str = "") -> None:
+    """Raise what is wrong with names, if anything is; those that exist are not among the unknown ones."""
+    if not problems:
+        return
+    text = "\n".join(f"{problem}{typed}" for problem in problems.values())
+    unknown = [path for path in problems if type_at(config, path) is None]
+    raise UnknownOptions(text, unknown) if unknown else UserError(text)
 
 
 def _unknown_keys(
@@ -151,11 +163,7 @@ def _changes(config: type[Struct], path: str, value: Any, typed: str) -> Iterato
     """
     annotation = type_at(config, path)
     if value is not msgspec.UNSET and group_type(annotation):
-        problems = dict(_unknown_keys(config, _nested(path, value), {}))
-        if problems:
-            raise UnknownOptions(
-                "\n".join(f"{text} (from {typed})" for text in problems.values()), list(problems)
-            )
+        _refuse(config, dict(_unknown_keys(config, _nested(path, value), {})), f" (from {typed})")
         for key, item in (value or {}).items():
             yield from _changes(config, f"{path}.{key}", item, typed)
     elif value == OPEN:
@@ -249,15 +257,14 @@ def _not_resolved(config: type[Struct], error: Any, origins: dict[str, Origin]) 
     return f"{path}: {reason}" + (f" (from {origin.where})" if origin.where else "")
 
 
-def _refuse_open(config: type[Struct], given: dict[str, Any], config_file: Path | None) -> None:
-    if missing := list(_open_names(given)):
-        example = " ".join(f"{name}={_placeholder(type_at(config, name))}" for name in missing)
-        label = f"{config_label(config_file)} leaves" if config_file else "the command line leaves"
-        docs = {option.path: option.doc for option in list_options(config)}
-        about = f"\n  {docs.get(missing[0], '')}".rstrip() if len(missing) == 1 else ""
-        raise MissingValues(
-            f"{label} {', '.join(missing)} open; give it on the command line, as {example}{about}", missing
-        )
+def _refuse_open(config: type[Struct], missing: Sequence[str], config_file: Path | None) -> None:
+    example = " ".join(f"{name}={_placeholder(type_at(config, name))}" for name in missing)
+    label = f"{config_label(config_file)} leaves" if config_file else "the command line leaves"
+    docs = {option.path: option.doc for option in list_options(config)}
+    about = f"\n  {docs.get(missing[0], '')}".rstrip() if len(missing) == 1 else ""
+    raise MissingValues(
+        f"{label} {', '.join(missing)} open; give it on the command line, as {example}{about}", missing
+    )
 
 
 def _open_names(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
@@ -308,11 +315,13 @@ def _placeholder(annotation: Any) -> str:
     return "VALUE" if not kinds else "FILE" if kinds == {"file"} else "FOLDER"
 
 
-def _wrong_values(config: type[Struct], merged: dict[str, Any], origins: dict[str, Origin]) -> Iterator[str]:
+def _wrong_values(
+    config: type[Struct], merged: dict[str, Any], origins: dict[str, Origin], left_open: Sequence[str]
+) -> Iterator[str]:
     """Convert leaf by leaf, so that every problem is told and not only the first."""
     for option in list_options(config):
         value, _ = _lookup(merged, option.path)
-        if value is NODEFAULT:
+        if value is NODEFAULT or option.path in left_open:
             continue
         try:
             msgspec.convert(value, option.type)

@@ -1,7 +1,8 @@
 """Reads and writes the YAML of configs; tells the line of each key and of each mistake. Imports no torch."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +109,13 @@ def _lines(node: Any, label: str, prefix: str = "") -> Iterator[tuple[str, str]]
             yield from _lines(value, label, f"{prefix}{key.value}.")
 
 
-def dump_yaml(tree: dict[str, Any]) -> str:
-    """Return YAML text that `load_config` reads back to the same values."""
+def dump_yaml(tree: dict[str, Any], left_open: Sequence[str] = ()) -> str:
+    """Return YAML text that `load_config` reads back to the same values.
+
+    Args:
+        tree: The values.
+        left_open: Dotted names of those that are open: their `???` is no text.
+    """
     import yaml
 
     class Dumper(yaml.SafeDumper):
@@ -122,7 +128,11 @@ def dump_yaml(tree: dict[str, Any]) -> str:
     number = re.compile(r"[-+]?(\d[\d_]*(\.[\d_]*)?|\.[\d_]+)([eE][-+]?\d+)?")
     Dumper.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+.0123456789"))
     Dumper.add_representer(str, represent_text)
-    return yaml.dump(escaped(tree), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=110)
+    values = escaped(tree)
+    for path in left_open:
+        *groups, name = path.split(".")
+        reduce(dict.__getitem__, groups, values)[name] = OPEN
+    return yaml.dump(values, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=110)
 
 
 def escaped(value: Any) -> Any:

@@ -1,6 +1,11 @@
 """Config files: what YAML may say, and how its mistakes are told."""
 
 import pytest
+import yaml as pyyaml
+
+from tune_recipes.config import load_config
+from tune_recipes.errors import UserError
+from tune_recipes.yaml_file import dump_yaml
 
 GIVEN = "model: m\ndata: {path: d}\n"
 
@@ -171,3 +176,26 @@ def test_a_file_that_may_not_be_read_is_told(configs, tmp_path):
 
     with pytest.raises(UserError, match="cannot be read: Is a directory"):
         load_config(configs.full, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("yaml", "unknown"),
+    [("optim: 5\n", None), ("optim.lr: 1\n", None), ("lora: {rank: 3}\noptim: 5\n", ("lora",))],
+)
+def test_only_names_that_do_not_exist_count_as_unknown(load, yaml, unknown):
+    with pytest.raises(UserError) as error:
+        load(yaml=yaml)
+    assert getattr(error.value, "paths", None) == unknown
+
+
+def test_open_values_are_kept_for_who_only_shows_them(configs, tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("model: ???\ndata: {path: d}\nbatch_size: 3\noptim:\n  lr: ???\noutput_dir: \\???\n")
+    loaded = load_config(configs.full, file, keep_open=True)
+    assert loaded.left_open == ("model", "optim.lr")
+    shown = pyyaml.safe_load(dump_yaml(loaded.tree(), loaded.left_open))
+    assert (shown["model"], shown["optim"]["lr"], shown["output_dir"]) == ("???", "???", "\\???")
+    with pytest.raises(UserError, match=r"leaves optim\.lr open"):
+        load_config(configs.full, file, ["model=m"])
+    with pytest.raises(UserError, match="epochs: expected"):
+        load_config(configs.full, file, ["epochs=x"], keep_open=True)
