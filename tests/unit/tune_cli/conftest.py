@@ -1,5 +1,7 @@
 """What the tests of the shell share: a command line run in this process, and one whose input is bad."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -7,6 +9,7 @@ from typing import NamedTuple, Protocol
 import pytest
 
 from tune_cli import app
+from tune_recipes.catalog import ROOT
 
 
 class Said(NamedTuple):
@@ -51,6 +54,19 @@ def refused(tune_here: TuneHere) -> Callable[..., str]:
         return said.err.removeprefix("error: ").rstrip("\n")
 
     return refused_
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> str:
+    """A folder that passes for a trained model where no weights are read."""
+    folder = tmp_path / "trained"
+    shutil.copytree(ROOT / "builtin" / "demo", folder)
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "vocab_size": 8}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 8}
+    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", **sizes, **heads}
+    (folder / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 1e-5}))
+    (folder / "model.safetensors").touch()
+    return str(folder)
 
 
 def snapshot(folder: Path) -> dict[str, object]:

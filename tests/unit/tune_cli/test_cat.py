@@ -92,6 +92,18 @@ def test_origins_as_json_have_value_and_origin(tune_here):
     assert rows["seed"] == {"value": 42, "origin": "default"}
 
 
+def test_a_value_that_is_open_is_shown_as_that(tune_here):
+    words = ["cat", "demo_generate", "--seed=3"]
+    assert "\nmodel: ???\n" in f"\n{tune_here(*words, '--resolved').out}"
+    assert json.loads(tune_here(*words, "--json").out)["model"] == "???"
+    rows = json.loads(tune_here(*words, "--origins", "--json").out)
+    assert rows["model"] == {"value": "???", "origin": "demo_generate.yaml:3"}
+    (line,) = [
+        line for line in tune_here(*words, "--origins").out.splitlines() if "demo_generate.yaml:3" in line
+    ]
+    assert line.split() == ["model:", "???", "#", "demo_generate.yaml:3"]
+
+
 def test_a_reset_entry_of_a_mapping_is_not_listed(tune_here):
     Path("c.yaml").write_text("model: m\ndata: {path: d, column_map: {a.b: x, c: y}}\n")
     out = tune_here("cat", "c.yaml", "full_finetune", "--origins", "~data.column_map.c").out
@@ -116,7 +128,8 @@ def test_infinity_is_shown_as_it_is_typed(tune_here):
         (["c.yaml", "--resolved"], "for which recipe?"),
         (["broken.yaml", "--json"], "broken.yaml:1:5: not valid YAML"),
         (["latin.yaml"], "latin.yaml:1: not UTF-8 text"),
-        (["demo_generate", "--resolved"], "demo_generate.yaml leaves model open"),
+        (["my cfg.yaml", "--resolved"], "as in `tune cat 'my cfg.yaml' full_finetune`"),
+        (["demo_full_finetune", "optim.lr"], "optim.lr: a value must follow, as in `optim.lr=VALUE`"),
         (
             ["demo_full_finetune", "--resolvd"],
             "resolvd: no such option (from --resolvd); did you mean --resolved?",
@@ -127,6 +140,7 @@ def test_infinity_is_shown_as_it_is_typed(tune_here):
 )
 def test_what_cat_cannot_print_is_told(refused, tmp_path, words, says):
     (tmp_path / "c.yaml").write_text("seed: 3\n")
+    (tmp_path / "my cfg.yaml").write_text("seed: 3\n")
     (tmp_path / "broken.yaml").write_text("a: b: c\n")
     (tmp_path / "latin.yaml").write_bytes(b"a: \xe9\n")
     assert says in refused("cat", *words)

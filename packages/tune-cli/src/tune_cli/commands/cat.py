@@ -33,16 +33,16 @@ def cat(
         origins: Print where each value comes from.
         json: Print it as JSON.
     """
-    from tune_cli.configured import load, split_overrides
-    from tune_recipes.catalog import find_config, find_recipe, recipe_of_config
+    from tune_cli.configured import load, recipe_for, split_overrides
+    from tune_recipes.catalog import find_config
 
     path = find_config(config)
     names, changes = split_overrides([word for word in (recipe, *overrides) if word is not None])
     if not (resolved or origins or names or changes):
         _print_file(path, json=json)
         return
-    name = names[0] if names else recipe_of_config(path, config)
-    loaded = load(find_recipe(name), path, [*names[1:], *changes], OPTIONS)
+    found = recipe_for(names, path, config, "cat")
+    loaded = load(found, path, [*names[1:], *changes], OPTIONS, keep_open=True)
     if origins:
         _print_origins(loaded, json=json)
     elif json:
@@ -50,7 +50,7 @@ def cat(
     else:
         from tune_recipes.yaml_file import dump_yaml
 
-        sys.stdout.write(dump_yaml(loaded.tree()))
+        sys.stdout.write(dump_yaml(loaded.tree(), loaded.left_open))
 
 
 def _print_file(path: Path, *, json: bool) -> None:
@@ -74,7 +74,10 @@ def _print_origins(loaded: "Loaded", *, json: bool) -> None:
     if json:
         print_json({path: {"value": value, "origin": origin} for path, (value, origin) in rows.items()})
         return
-    left = {path: f"{path}: {as_text(value)}" for path, (value, _) in rows.items()}
+    left = {
+        path: f"{path}: {value if path in loaded.left_open else as_text(value)}"
+        for path, (value, _) in rows.items()
+    }
     width = min(48, max(map(len, left.values())))
     for path, (_, origin) in rows.items():
         sys.stdout.write(f"{left[path]:<{width}}  # {origin}\n")

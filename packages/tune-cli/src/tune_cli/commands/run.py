@@ -31,7 +31,7 @@ def run(
     from tune_recipes.errors import UserError
 
     names, changes = split_overrides([word for word in (recipe, *overrides) if word is not None])
-    if any(word in HELP for word in changes):
+    if any(word in HELP for word in changes) or names[1:] == ["help"]:
         return _help(names, config)
     if resume:
         settings = [f"--config {config}"] if config is not None else []
@@ -50,7 +50,7 @@ def _help(names: list[str], config: str | None) -> int:
 
         print(render("run"), end="")
         return 0
-    name = names[0] if names else recipe_of_config(find_config(config or ""), config or "")
+    name = names[0] if names else recipe_of_config(find_config(config or ""), config or "", "run")
     print_recipe_help(find_recipe(name), config)
     return 0
 
@@ -65,7 +65,7 @@ def _which_recipe(config: str | None, changes: list[str]) -> str:
             "RECIPE is missing: `tune ls` lists the recipes\n"
             "  to get started: `tune run full_finetune --config demo_full_finetune`"
         )
-    recipe = recipe_of_config(find_config(config), config)
+    recipe = recipe_of_config(find_config(config), config, "run")
     return f"RECIPE is missing: `{shlex.join(['tune', 'run', recipe, '--config', config, *changes])}`"
 
 

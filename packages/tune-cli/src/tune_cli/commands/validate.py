@@ -20,12 +20,11 @@ def validate(
         recipe: The recipe that it is for, where its name does not tell.
         overrides: Options to change.
     """
-    from tune_cli.configured import check, load, split_overrides
-    from tune_recipes.catalog import find_config, find_recipe, recipe_of_config
+    from tune_cli.configured import check, load, recipe_for, split_overrides
+    from tune_recipes.catalog import find_config
 
     path = find_config(config)
     names, changes = split_overrides([word for word in (recipe, *overrides) if word is not None])
-    name = names[0] if names else recipe_of_config(path, config)
-    found = find_recipe(name)
+    found = recipe_for(names, path, config, "validate")
     check(load(found, path, [*names[1:], *changes], OPTIONS))
     print(f"{path.name} is valid for {found.name}")
