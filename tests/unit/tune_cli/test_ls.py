@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import tune_recipes
-from tune_cli.listing import read_catalog, write_listing
+from tune_cli.listing import read_catalog, still_to_give, write_listing
+from tune_recipes.catalog import recipe_names
 
 
 @pytest.fixture
@@ -34,18 +35,24 @@ def test_recipes_stand_beside_their_configs_in_two_columns(tune):
     assert lines[-3:-1] == ["", "To get started you can run:"]
 
 
-def test_the_closing_hint_is_a_command_that_works(tune, tune_here):
-    for listed in (
-        tune("ls").out,
-        *(tune_here("ls", recipe).out for recipe in ("full_finetune", "generate")),
-    ):
-        words = shlex.split(listed.splitlines()[-1].removeprefix("$ "))
-        assert words[:2] == ["tune", "run"]
-        recipe, _, config = words[2:]
-        left_open = [] if "full" in recipe else ["model=builtin:demo"]
-        said = tune_here("cat", config, recipe, "--resolved", *left_open)
-        assert said.code == 0
-    assert tune_here("validate", "demo_full_finetune", "full_finetune.py").code == 0
+def test_plain_ls_ends_with_a_demo_that_needs_nothing(tune):
+    last = tune("ls").out.splitlines()[-1]
+    assert last == "$ tune run full_finetune.py --config demo_full_finetune.yaml"
+
+
+@pytest.mark.parametrize("recipe", recipe_names())
+def test_the_closing_hint_is_a_command_that_works(tune_here, trained, recipe):
+    hint = tune_here("ls", recipe).out.splitlines()[-1]
+    tune, run, name, _, config, *given = shlex.split(hint.removeprefix("$ "))
+    assert (tune, run, name) == ("tune", "run", f"{recipe}.py")
+    assert config.startswith("demo_")
+    given = [word.replace("FOLDER", trained) for word in given]
+    assert tune_here("validate", config, name, *given).code == 0
+
+
+def test_a_value_that_is_open_in_a_group_is_named_with_its_group(tmp_path):
+    (tmp_path / "c.yaml").write_text("# x: ???\nmodel: ???\ndata:\n  path: ???\nseed: 3\n")
+    assert still_to_give(str(tmp_path / "c.yaml")) == " model=FOLDER data.path=VALUE"
 
 
 def test_one_recipe_is_listed_alone(tune_here):
@@ -117,3 +124,18 @@ def test_a_reader_who_has_enough_ends_it_quietly(words, unbuffered):
         process.stdout.close()
         assert process.stderr.read() == ""
     assert process.returncode == 1
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+def test_an_output_that_takes_nothing_more_is_told_in_one_line(monkeypatch, unbuffered):
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    program = "import sys; from tune_cli.entry import main; sys.exit(main())"
+    for words in (["ls"], ["ls", "--json"], ["run", "--help"]):
+        command = [sys.executable, "-c", program, *words]
+        with open("/dev/full", "w") as full:  # noqa: PTH123
+            done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+        assert done.returncode == 1
+        assert done.stderr == "error: cannot write to standard output: No space left on device\n"
+        closed = ["sh", "-c", 'exec "$@" >&-', "sh", *command]
+        done = subprocess.run(closed, stderr=subprocess.PIPE, text=True)
+        assert (done.returncode, done.stderr) == (1, "error: cannot write to standard output: it is closed\n")

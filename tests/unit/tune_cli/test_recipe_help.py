@@ -30,6 +30,14 @@ def test_defaults_choices_and_what_must_be_given_are_told(tune_here):
     assert "CONFIGS alpaca_llama2_lora_finetune.yaml" in told
 
 
+@pytest.mark.parametrize("recipe", recipe_names())
+def test_the_example_is_a_command_that_works(tune_here, trained, recipe):
+    lines = tune_here("run", recipe, "--help").out.splitlines()
+    name, _, config, *given = lines[lines.index("EXAMPLES") + 1].split()[3:]
+    given = [word.replace("FOLDER", trained) for word in given]
+    assert tune_here("validate", config, name, *given).code == 0
+
+
 def test_a_config_shows_its_values_too(tune_here):
     told = " ".join(tune_here("run", "full_finetune", "--help", "--config", "demo_full_finetune").out.split())
     assert "Peak learning rate. [float, this config: 0.003, default: 0.00002]" in told
@@ -37,7 +45,8 @@ def test_a_config_shows_its_values_too(tune_here):
 
 
 @pytest.mark.parametrize(
-    "words", [["--help", "generate"], ["-h", "generate"], ["generate", "top_k=3", "--help"]]
+    "words",
+    [["--help", "generate"], ["-h", "generate"], ["generate", "top_k=3", "--help"], ["generate", "help"]],
 )
 def test_help_may_stand_anywhere(tune_here, words):
     assert tune_here("run", *words).out == tune_here("run", "generate", "--help").out
@@ -80,10 +89,12 @@ def test_help_without_a_recipe_is_the_commands_own(tune_here, words):
     [
         (["nope.py", "--help"], "nope.py: no such recipe"),
         (["generate", "--help", "--config", "nope"], "nope: no such config"),
+        (["--help", "--config", "c.yaml"], "as in `tune run full_finetune --config c.yaml`"),
         (["not_a_recipe.py", "--help"], "not_a_recipe.py: declares no class Config"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_help_on_what_is_no_recipe_is_told(refused, tmp_path, words, says):
     (tmp_path / "not_a_recipe.py").write_text("import torch\n")
+    (tmp_path / "c.yaml").write_text("seed: 3\n")
     assert says in refused("run", *words)

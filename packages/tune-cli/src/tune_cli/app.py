@@ -27,6 +27,8 @@ COMMANDS = {
     "convert-ckpt": "Convert a model into a Hugging Face folder.",
 }
 ALIASES = {"launch": "run"}
+PRINTING = ("ls", "cat", "validate")
+"""Commands that write nothing but standard output."""
 
 
 def make_app() -> App:
@@ -80,7 +82,8 @@ def run(words: Sequence[str]) -> int:
     except BrokenPipeError:
         raise  # the entry point ends quietly
     except Exception as error:
-        if debug:
+        cannot_print = isinstance(error, OSError) and error.filename is None and words[0] in PRINTING
+        if debug or cannot_print:  # the entry point tells the latter
             raise
         return _fail(f"{type(error).__name__}: {error}\n  --debug shows the traceback", status=1)
 

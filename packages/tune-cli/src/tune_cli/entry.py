@@ -14,6 +14,8 @@ HELP = ("--help", "-h")
 def main() -> int:
     """Run the command line and return the exit status."""
     words = sys.argv[1:]
+    if sys.stdout is None:  # closed before Python began
+        return _cannot_print("it is closed")
     try:
         page = _stored_page(words)
         if page is not None:
@@ -32,9 +34,19 @@ def main() -> int:
     except BrokenPipeError:  # whoever read our output has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python's end tries once more
+        return _cannot_print(error.strerror)
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _cannot_print(reason: str | None) -> int:
+    print(f"error: cannot write to standard output: {reason}", file=sys.stderr)
+    return 1
 
 
 def _stored_page(words: list[str]) -> str | None:

@@ -41,8 +41,23 @@ def write_listing(only: str | None = None) -> None:
 def _first_command(catalog: dict[str, list[str]]) -> str:
     """Return the run of a demo, which needs no download; of the first recipe that has a config otherwise."""
     pairs = [(recipe, config) for recipe, configs in catalog.items() for config in configs]
-    demos = [pair for pair in pairs if pair[1].startswith("demo_full")] or pairs
-    if not demos:
+    if not pairs:
         return f"tune run {next(iter(catalog))} --help"
-    recipe, config = demos[0]
-    return f"tune run {recipe} --config {config}"
+    starts = ("demo_full", "demo", "")
+    recipe, config = next(pair for start in starts for pair in pairs if pair[1].startswith(start))
+    folder = f"{tune_recipes.__path__[0]}/configs/{recipe.removesuffix('.py')}"
+    return f"tune run {recipe} --config {config}{still_to_give(f'{folder}/{config}')}"
+
+
+def still_to_give(config_file: str) -> str:
+    """Return the words that a built-in config's open values need behind it, as ` model=FOLDER`."""
+    words, group = "", ""
+    with open(config_file, encoding="utf-8") as file:  # noqa: PTH123
+        for line in file:
+            key, _, value = line.partition("#")[0].partition(":")
+            if not key.startswith((" ", "#")):
+                group = key
+            if value.strip() == "???":
+                name = key if key == group else f"{group}.{key.strip()}"
+                words += f" {name}={'FOLDER' if name == 'model' else 'VALUE'}"
+    return words

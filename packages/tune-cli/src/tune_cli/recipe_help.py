@@ -74,14 +74,25 @@ def _text(value: Any) -> str:
 
 
 def _closing(name: str, configs: list[str]) -> list[str]:
+    from tune_cli.listing import still_to_give
+    from tune_recipes.catalog import CONFIGS
+
     demos = [config for config in configs if config.startswith("demo")]
     first = next(iter(demos or configs), "CONFIG")
+    given = still_to_give(str(CONFIGS / name / f"{first}.yaml")) if configs else ""
     lines = [
         "",
         "EXAMPLES",
-        f"{INDENT}$ tune run {name} --config {first}",
-        f"{INDENT}$ tune run {name} --config {first} OPTION=VALUE",
+        f"{INDENT}$ tune run {name} --config {first}{given}",
+        *_fitting(f"{INDENT}$ tune run {name} --config {first}", f"{given} OPTION=VALUE"),
     ]
     if configs:
         lines += ["", "CONFIGS", *(f"{INDENT}{config}.yaml" for config in configs)]
     return lines
+
+
+def _fitting(command: str, rest: str) -> list[str]:
+    """Return a command on one line, or on two as a shell takes them."""
+    return (
+        [command + rest] if len(command + rest) <= WIDTH else [f"{command} \\", f"{INDENT * 2}{rest.strip()}"]
+    )
