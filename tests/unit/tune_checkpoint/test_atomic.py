@@ -2,6 +2,9 @@
 
 import hashlib
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,13 +31,19 @@ def entries(folder: Path) -> set[str]:
 
 def filled(folder: Path) -> Path:
     folder.mkdir()
-    (folder / "old.txt").write_text("old")
+    (folder / "config.json").write_text("old")
     return folder
+
+
+def gone_pid() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
 
 
 def test_failure_midway_leaves_nothing(write_llama: WriteLlama, tmp_path: Path):
     def fail(done: int, total: int) -> None:
-        assert (tmp_path / ".out.partial").is_dir()
+        assert len(list(tmp_path.glob(".out.*.partial"))) == 1
         if done > total // 2:
             raise KeyboardInterrupt
 
@@ -53,15 +62,15 @@ def test_failure_midway_keeps_the_folder_that_was_to_be_replaced(write_llama: Wr
     with pytest.raises(RuntimeError, match="stop"):
         convert(file.path, tmp_path / "out", force=True, progress=fail)
     assert entries(tmp_path) == {"model.gguf", "out"}
-    assert entries(tmp_path / "out") == {"old.txt"}
+    assert entries(tmp_path / "out") == {"config.json"}
 
 
 def test_non_empty_folder_is_refused_before_the_source_is_read(tmp_path: Path):
     (tmp_path / "broken.gguf").write_bytes(b"")
     filled(tmp_path / "out")
-    with pytest.raises(OutputExistsError, match=r"out: the output folder is not empty.*--force"):
+    with pytest.raises(OutputExistsError, match=r"out: the output folder is not empty.*--force .*force=True"):
         convert(tmp_path / "broken.gguf", tmp_path / "out")
-    assert entries(tmp_path / "out") == {"old.txt"}
+    assert entries(tmp_path / "out") == {"config.json"}
 
 
 def test_force_replaces_the_folder(write_llama: WriteLlama, tmp_path: Path):
@@ -85,6 +94,84 @@ def test_file_in_the_place_of_the_folder_is_refused(write_llama: WriteLlama, tmp
     with pytest.raises(OutputExistsError, match="a file stands there"):
         convert(write_llama().path, tmp_path / "out", force=True)
     assert (tmp_path / "out").read_text() == "precious"
+
+
+@pytest.mark.parametrize("below", ["out", "a/b"])
+def test_file_above_the_folder_is_named(write_llama: WriteLlama, tmp_path: Path, below: str):
+    (tmp_path / "notes").write_text("precious")
+    with pytest.raises(OutputExistsError, match=rf"{below}: no folder can be made there: .*notes is a file"):
+        convert(write_llama().path, tmp_path / "notes" / below)
+    assert (tmp_path / "notes").read_text() == "precious"
+
+
+@pytest.mark.parametrize("stray", ["thesis.txt", "notes.md", "src/main.py", "other.gguf", "model"])
+def test_force_spares_what_does_not_belong_to_a_model(write_llama: WriteLlama, tmp_path: Path, stray: str):
+    file = write_llama()
+    path = filled(tmp_path / "out") / stray
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("precious")
+    with pytest.raises(OutputExistsError, match=rf"out: {stray.partition('/')[0]} would be lost"):
+        convert(file.path, tmp_path / "out", force=True)
+    assert path.read_text() == "precious"
+    assert entries(tmp_path) == {"model.gguf", "out"}
+
+
+def test_force_spares_a_folder_that_is_no_models(write_llama: WriteLlama, tmp_path: Path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "records.json").write_text("precious")
+    with pytest.raises(OutputExistsError, match=r"records\.json would be lost"):
+        convert(write_llama().path, tmp_path / "out", force=True)
+    assert entries(tmp_path / "out") == {"records.json"}
+
+
+@pytest.mark.parametrize(("output", "held"), [(".", "is"), ("..", "holds")])
+def test_current_folder_and_those_above_it_are_never_replaced(
+    write_llama: WriteLlama, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str, held: str
+):
+    file = write_llama()
+    here = filled(tmp_path / "above") / "here"
+    monkeypatch.chdir(filled(here))
+    with pytest.raises(OutputExistsError, match=f"{held} the current folder"):
+        convert(file.path, output, force=True)
+    with pytest.raises(OutputExistsError, match="the current folder"), atomic_folder(output, force=True):
+        pass
+    assert entries(here) == {"config.json"}
+
+
+def test_home_folder_is_never_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(filled(tmp_path / "home")))
+    with (
+        pytest.raises(OutputExistsError, match="is the home folder"),
+        atomic_folder(tmp_path / "home", force=True),
+    ):
+        pass
+    assert entries(tmp_path / "home") == {"config.json"}
+
+
+def test_of_two_that_write_one_folder_the_first_wins_and_the_second_says_so(tmp_path: Path):
+    with pytest.raises(OutputExistsError, match="out: the output folder is not empty"):  # noqa: SIM117
+        with atomic_folder(tmp_path / "out") as slow:
+            with atomic_folder(tmp_path / "out") as fast:
+                (slow / "config.json").write_text("slow")
+                (fast / "config.json").write_text("fast")
+    assert (tmp_path / "out" / "config.json").read_text() == "fast"
+    assert entries(tmp_path) == {"out"}
+
+
+def test_folder_that_a_living_process_writes_is_left_alone(tmp_path: Path):
+    theirs = filled(tmp_path / f".out.{os.getppid()}-0123abcd.partial")
+    with atomic_folder(tmp_path / "out"):
+        pass
+    assert entries(tmp_path) == {theirs.name, "out"}
+
+
+def test_old_folder_comes_back_when_the_new_one_cannot_take_its_place(tmp_path: Path):
+    filled(tmp_path / "out")
+    with pytest.raises(FileNotFoundError), atomic_folder(tmp_path / "out", force=True) as folder:
+        (folder / "config.json").write_text("new")
+        shutil.rmtree(folder)
+    assert (tmp_path / "out" / "config.json").read_text() == "old"
+    assert entries(tmp_path) == {"out"}
 
 
 def test_folder_that_holds_the_source_is_never_replaced(write_llama: WriteLlama, tmp_path: Path):
@@ -113,24 +200,23 @@ def test_output_is_the_same_from_run_to_run(write_llama: WriteLlama, tmp_path: P
 
 def test_leftovers_of_a_killed_process_are_cleared(write_llama: WriteLlama, tmp_path: Path):
     file = write_llama()
-    filled(tmp_path / ".out.partial")
+    for pid in (gone_pid(), os.getpid()):  # in a container the next process often has the same number
+        filled(tmp_path / f".out.{pid}-0123abcd.partial")
     convert(file.path, tmp_path / "out")
     assert entries(tmp_path) == {"model.gguf", "out"}
 
 
 def test_folder_moved_aside_by_a_killed_process_comes_back(tmp_path: Path):
-    filled(tmp_path / ".out.replaced")
+    filled(tmp_path / f".out.{gone_pid()}-0123abcd.replaced")
     with pytest.raises(RuntimeError), atomic_folder(tmp_path / "out", force=True):
         raise RuntimeError
     assert entries(tmp_path) == {"out"}
-    assert entries(tmp_path / "out") == {"old.txt"}
+    assert entries(tmp_path / "out") == {"config.json"}
 
 
 def test_place_that_refuses_is_a_write_failure(write_llama: WriteLlama, tmp_path: Path):
     file = write_llama()
-    # These fail for root as well, as a read-only folder does not.
-    with pytest.raises(WriteFailedError, match=r"could not be written: File exists .*model.gguf"):
-        convert(file.path, file.path / "out")
+    # This fails for root as well, as a read-only folder does not.
     with pytest.raises(WriteFailedError, match="could not be written: File name too long"):
         convert(file.path, tmp_path / ("x" * 300))
     assert entries(tmp_path) == {"model.gguf"}

@@ -20,6 +20,20 @@ from tune_checkpoint.shards import DEFAULT_SHARD_BYTES, write_checkpoint, write_
 
 CONVERTIBLE = "a GGUF file of the Llama family can be converted"
 
+# What stands in the folder of a model, and may be lost when a conversion replaces it.
+_MODEL_SUFFIXES = (".safetensors", ".json", ".jinja", ".model", ".bin")
+_MODEL_FILES = {
+    "merges.txt",
+    "vocab.txt",
+    "README.md",
+    "LICENSE",
+    "LICENSE.md",
+    "LICENSE.txt",
+    "USE_POLICY.md",
+    "NOTICE",
+    ".gitattributes",
+}
+
 
 class ConversionResult(Struct, frozen=True):
     """What a conversion wrote."""
@@ -83,7 +97,7 @@ def convert(
         src: a GGUF file of the Llama family.
         output_dir: the folder to make.
         dtype: as in `plan_conversion`.
-        force: replace `output_dir` if it has something in it.
+        force: replace `output_dir` if it is the folder of a model, with nothing else in it.
         max_shard_size: bytes of weights in one file, at most.
         progress: called with the bytes done and the bytes in all, about once a megabyte.
 
@@ -91,7 +105,8 @@ def convert(
         What was written, and what the source lacked.
 
     Raises:
-        OutputExistsError: `output_dir` is a file, has something in it, or holds `src`.
+        OutputExistsError: `output_dir` cannot be made or replaced (see `atomic_folder`), or holds `src` or
+            what does not belong to a model.
         WriteFailedError: the system refused to write.
         CheckpointError: as `plan_conversion` does.
     """
@@ -136,6 +151,25 @@ def _check_output(src: Path, output_dir: Path, force: bool) -> None:
     if src.resolve().is_relative_to(output_dir.resolve()):
         raise OutputExistsError(f"{output_dir}: holds the source {src}; choose another output folder")
     check_free(output_dir, force=force)
+    if output_dir.is_dir():
+        _check_replaceable(output_dir)
+
+
+def _check_replaceable(folder: Path) -> None:
+    """Refuse to replace anything but a model's folder: what else stands there may have no copy."""
+    entries = sorted(folder.iterdir())
+    stray = next((entry for entry in entries if not _is_of_a_model(entry)), None)
+    if stray is None and entries and not (folder / "config.json").is_file():
+        stray = entries[0]
+    if stray is not None:
+        raise OutputExistsError(
+            f"{folder}: {stray.name} would be lost; only a model's folder is replaced, with its config.json, "
+            "weights and tokenizer and nothing else. Choose another output folder"
+        )
+
+
+def _is_of_a_model(path: Path) -> bool:
+    return path.is_file() and (path.suffix in _MODEL_SUFFIXES or path.name in _MODEL_FILES)
 
 
 def _refuse_folder(folder: Path) -> str:
