@@ -58,7 +58,7 @@ class Tokenizer:
             if name.endswith("_token") and (text := _token_text(token)) is not None
         }
         self._backend = _load_backend(self.folder)
-        _add_tokens(self._backend, config, self.special_tokens)
+        _add_tokens(self._backend, config, self.special_tokens, self.folder)
         self._prefix, self._suffix = _take_post_processor(self._backend)
 
         self.control_tokens = frozenset(
@@ -212,15 +212,37 @@ def _missing_message(folder: Path) -> str:
     )
 
 
-def _add_tokens(backend: Backend, config: dict, named: dict[str, str]) -> None:
+def _add_tokens(backend: Backend, config: dict, named: dict[str, str], folder: Path) -> None:
     """Add the tokens that only the files beside `tokenizer.json` name; ids go in transformers' order."""
-    declared = sorted(config.get("added_tokens_decoder", {}).items(), key=lambda item: int(item[0]))
-    backend.add_tokens([AddedToken(**token) for _, token in declared])
-    extra = config.get("extra_special_tokens") or config.get("additional_special_tokens") or []
-    extra = [_token_text(token) for token in (extra.values() if isinstance(extra, dict) else extra)]
-    for token in [*named.values(), *extra]:
+    backend.add_tokens(_declared_tokens(config, folder))
+    for token in [*named.values(), *_extra_tokens(config, folder)]:
         if token is not None and token not in _added_texts(backend):
             backend.add_special_tokens([AddedToken(token, special=True, normalized=False)])
+
+
+def _declared_tokens(config: dict, folder: Path) -> list[AddedToken]:
+    declared = config.get("added_tokens_decoder", {})
+    try:
+        by_id = sorted(declared.items(), key=lambda item: int(item[0]))
+        return [AddedToken(**token) for _, token in by_id]
+    except (AttributeError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{folder / 'tokenizer_config.json'}: added_tokens_decoder: expected an object of tokens by id, "
+            f'such as {{"0": {{"content": "<s>", "special": true}}}}: {error}'
+        ) from error
+
+
+def _extra_tokens(config: dict, folder: Path) -> list[str | None]:
+    for name in ("extra_special_tokens", "additional_special_tokens"):
+        extra = config.get(name) or []
+        if not isinstance(extra, list | dict):
+            raise UserError(
+                f"{folder}: {name} (in tokenizer_config.json or special_tokens_map.json): expected a list of "
+                f"tokens, found {extra!r}"
+            )
+        if extra:
+            return [_token_text(token) for token in (extra.values() if isinstance(extra, dict) else extra)]
+    return []
 
 
 def _added_texts(backend: Backend) -> set[str]:
@@ -271,9 +293,19 @@ def _ids(value: object) -> list[int]:
 def _read_chat_template(folder: Path, config: dict) -> str | None:
     path = folder / "chat_template.jinja"
     if path.is_file():
-        return path.read_text(encoding="utf-8")
+        try:
+            return path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}: not UTF-8 text: {error}") from error
     template = config.get("chat_template")
     if isinstance(template, list):  # several by name; the others are for tools and retrieval
-        named = {entry["name"]: entry["template"] for entry in template}
-        return named.get("default")
+        try:
+            template = {entry["name"]: entry["template"] for entry in template}.get("default")
+        except (KeyError, TypeError):
+            template = False
+    if not isinstance(template, str | None):
+        raise UserError(
+            f"{folder / 'tokenizer_config.json'}: chat_template: expected a text, or a list of objects with "
+            "`name` and `template`"
+        )
     return template

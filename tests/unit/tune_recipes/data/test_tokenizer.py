@@ -120,6 +120,34 @@ def test_damaged_file_is_named(make_folder, name, content):
         Tokenizer(folder)
 
 
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"added_tokens_decoder": None}, r"tokenizer_config\.json: added_tokens_decoder: expected an object"),
+        ({"added_tokens_decoder": {"a": {"content": "<a>"}}}, "added_tokens_decoder: .*'a'"),
+        ({"added_tokens_decoder": {"1": "<a>"}}, "added_tokens_decoder: expected an object of tokens by id"),
+        ({"added_tokens_decoder": {"1": {"content": 5}}}, "added_tokens_decoder: expected an object"),
+        (
+            {"additional_special_tokens": 5},
+            "additional_special_tokens .*: expected a list of tokens, found 5",
+        ),
+        ({"chat_template": 5}, r"tokenizer_config\.json: chat_template: expected a text"),
+        ({"chat_template": [{"x": 1}]}, "chat_template: expected a text, or a list of objects"),
+        ({"chat_template": [5]}, "chat_template: expected a text, or a list of objects"),
+    ],
+)
+def test_malformed_field_is_named_with_its_file(make_folder, config, message):
+    with pytest.raises(UserError, match=message):
+        Tokenizer(make_folder(**config))
+
+
+def test_chat_template_that_is_no_text_is_named(make_folder):
+    folder = make_folder()
+    (folder / "chat_template.jinja").write_bytes(b"\xff")
+    with pytest.raises(UserError, match=r"chat_template\.jinja: not UTF-8"):
+        Tokenizer(folder)
+
+
 def test_chat_template_comes_from_its_file_or_the_config(make_folder):
     named = [{"name": "tool_use", "template": "T"}, {"name": "default", "template": "D"}]
     assert Tokenizer(make_folder()).chat_template is None

@@ -259,6 +259,10 @@ def _supported_family(raw: dict[str, Any], path: Path) -> Any:
     """Return the model_type, unless it or the class is one that the decoder does not do."""
     model_type: Any = raw.get("model_type")
     architectures: Any = raw.get("architectures")
+    if not isinstance(model_type, str | None):
+        raise UserError(f"{path}: model_type: expected a text, found {json.dumps(model_type)}")
+    if not _is_texts(architectures or []):
+        raise UserError(f"{path}: architectures: expected a list of texts, found {json.dumps(architectures)}")
     if model_type is None and architectures:
         model_type = {name: family for family, (name, _) in _FAMILIES.items()}.get(architectures[0])
     expected = _FAMILIES[model_type][0] if model_type in _FAMILIES else None
@@ -272,8 +276,15 @@ def _supported_family(raw: dict[str, Any], path: Path) -> Any:
     return model_type
 
 
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in cast("list[object]", value))
+
+
 def _rope_of(raw: dict[str, Any], path: Path) -> dict[str, Any]:
     """Return `rope_parameters` from either dialect, without what says nothing."""
+    for name in ("rope_scaling", "rope_parameters"):
+        if not isinstance(raw.get(name), dict | None):
+            raise UserError(f"{path}: {name}: expected an object or null, found {json.dumps(raw[name])}")
     # rope_scaling wins over rope_parameters where both stand, as in transformers.
     rope = dict(raw.get("rope_scaling") or raw.get("rope_parameters") or {})
     old_name = rope.pop("type", "default")
