@@ -17,9 +17,7 @@ from torch import Tensor, nn
 from tune_recipes.errors import UserError
 from tune_recipes.models.decoder import Decoder
 from tune_recipes.models.peft_folder import PREFIX, read_adapter, write_adapter
-
-DEFAULT_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""The linear layers of attention and MLP."""
+from tune_recipes.schema import Lora
 
 
 class LoRALinear(nn.Linear):
@@ -55,7 +53,7 @@ class LoRALinear(nn.Linear):
 def add_lora(
     model: Decoder,
     *,
-    targets: Sequence[str] = DEFAULT_TARGETS,
+    targets: Sequence[str] = Lora().targets,
     rank: int,
     alpha: float,
     dropout: float = 0.0,

@@ -1,6 +1,5 @@
 """From a question to token ids, and the model that answers it."""
 
-import json
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +11,7 @@ from tune_recipes.errors import UserError
 from tune_recipes.lora import load_adapter
 from tune_recipes.models.decoder import Decoder
 from tune_recipes.models.load import load_model
+from tune_recipes.models.peft_folder import read_adapter_config
 from tune_recipes.tokenizer import Tokenizer
 from tune_recipes.train.precision import resolve_dtype
 
@@ -58,11 +58,9 @@ def base_of_adapter(folder: Path) -> Path:
     """Return the folder of the base model that a PEFT adapter names.
 
     Raises:
-        UserError: It names none that is here.
+        UserError: It names none that is here, or is no plain LoRA.
     """
-    named = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get(
-        "base_model_name_or_path"
-    )
+    named = read_adapter_config(folder).get("base_model_name_or_path")
     if not named or not Path(named).is_dir():
         raise UserError(
             f"{folder}: the adapter's base model {named or '(it names none)'} is not here\n"

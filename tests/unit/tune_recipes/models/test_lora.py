@@ -1,6 +1,7 @@
 """LoRA against peft: forward, gradients, training, merging, and folders that each reads of the other."""
 
 import json
+import os
 from typing import Any
 
 import peft
@@ -12,7 +13,6 @@ from transformers import AutoModelForCausalLM
 
 from tune_recipes.errors import UserError
 from tune_recipes.lora import (
-    DEFAULT_TARGETS,
     LoRALinear,
     add_lora,
     load_adapter,
@@ -24,6 +24,8 @@ from tune_recipes.lora import (
 from tune_recipes.losses import cross_entropy_sum
 from tune_recipes.models.decoder import Decoder
 from tune_recipes.models.load import load_model
+from tune_recipes.prompting import base_of_adapter
+from tune_recipes.schema import Lora
 
 PREFIX = "base_model.model."
 
@@ -61,7 +63,7 @@ def peft_folder(references, tmp_path):
 
     def write(name="biased", **options):
         torch.manual_seed(0)
-        options = {"r": 4, "lora_alpha": 10, "target_modules": list(DEFAULT_TARGETS)} | options
+        options = {"r": 4, "lora_alpha": 10, "target_modules": list(Lora().targets)} | options
         model: Any = peft.get_peft_model(load_theirs(references[name]), peft.LoraConfig(**options))
         for parameter_name, parameter in model.named_parameters():
             if "lora_B" in parameter_name:
@@ -190,7 +192,7 @@ def test_our_folder_loads_in_peft_with_equal_logits(references, adapted, input_i
     torch.testing.assert_close(adapted.eval()(input_ids), theirs(input_ids).logits, atol=1e-4, rtol=0)
     config: Any = theirs.peft_config["default"]
     assert (config.r, config.lora_alpha, config.base_model_name_or_path) == (4, 10, base)
-    assert config.target_modules == set(DEFAULT_TARGETS)
+    assert config.target_modules == set(Lora().targets)
     stored = load_file(tmp_path / "ours" / "adapter_model.safetensors")
     assert stored.keys() == peft.get_peft_model_state_dict(theirs).keys()
 
@@ -314,6 +316,8 @@ def broken(references, adapted, tmp_path):
         ({"init_lora_weights": "pissa"}, "init_lora_weights: 'pissa' is not supported"),
         ({"r": 0}, "r: expected a positive number, found 0"),
         ({"r": 8}, r"lora_A.weight has shape \[4, 80\], but this model and rank 8 ask for \[8, 80\]"),
+        ({"lora_dropout": "x"}, "lora_dropout: expected a number from 0 to 1, found 'x'"),
+        ({"base_model_name_or_path": 5}, "base_model_name_or_path: expected a text, found 5"),
         ({"lora_alpha": "x"}, "lora_alpha: expected a positive number, found 'x'"),
     ],
 )
@@ -337,6 +341,30 @@ def test_adapters_that_are_no_plain_lora_are_refused(broken, config, message):
 def test_adapters_of_other_models_are_refused(broken, change, message):
     with pytest.raises(UserError, match=message):
         broken(change=change)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not valid JSON"),
+        ("[]", "expected a JSON object, found list"),
+        ('{"peft_type": "LORA", "r": 4, "lora_alpha": 8, "base_model_name_or_path": 5}', "expected a text"),
+    ],
+)
+def test_malformed_config_is_named_when_the_base_is_looked_for(tmp_path, text, message):
+    (tmp_path / "adapter_config.json").write_text(text)
+    with pytest.raises(UserError, match=rf"adapter_config\.json: .*{message}"):
+        base_of_adapter(tmp_path)
+
+
+def test_adapter_is_as_readable_as_the_umask_says(adapted, tmp_path):
+    before = os.umask(0o027)
+    try:
+        save_adapter(adapted, tmp_path / "adapter", base="base")
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "adapter").iterdir()}
+    assert modes == {"adapter_config.json": 0o640, "adapter_model.safetensors": 0o640}
 
 
 def test_folders_that_hold_no_adapter_are_refused(references, tmp_path):

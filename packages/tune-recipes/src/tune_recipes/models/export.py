@@ -48,7 +48,7 @@ def save_model(model: Decoder, folder: Path | str, *, config: ModelConfig, sourc
     if source is not None and (Path(source) / "config.json").is_file():
         described = read_config_json(source) | described
     with atomic_folder(folder, force=True) as new:
-        write_tensors(new, weights)
+        write_checkpoint(new, tensors_out(weights))
         text = json.dumps(described, indent=2, sort_keys=True, ensure_ascii=False)
         (new / "config.json").write_text(text + "\n", encoding="utf-8")
         if source is not None:
@@ -62,15 +62,12 @@ def copy_companions(source: Path, folder: Path) -> None:
             shutil.copyfile(source / name, folder / name)
 
 
-def write_tensors(folder: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors as a checkpoint's safetensors, each brought to the CPU when its turn comes."""
-    write_checkpoint(
-        folder,
-        [
-            TensorOut(name, _DTYPE_NAMES[tensor.dtype], tuple(tensor.shape), partial(_bytes_of, tensor))
-            for name, tensor in tensors.items()
-        ],
-    )
+def tensors_out(tensors: Mapping[str, Tensor]) -> list[TensorOut]:
+    """Describe tensors for a writer of safetensors, each brought to the CPU when its turn comes."""
+    return [
+        TensorOut(name, _DTYPE_NAMES[tensor.dtype], tuple(tensor.shape), partial(_bytes_of, tensor))
+        for name, tensor in tensors.items()
+    ]
 
 
 def _bytes_of(tensor: Tensor) -> memoryview:

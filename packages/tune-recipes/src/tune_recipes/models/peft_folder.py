@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from tune_checkpoint import atomic_folder
+from tune_checkpoint import SafetensorsWriter, atomic_folder
 from tune_recipes.errors import UserError
+from tune_recipes.models.export import tensors_out
 
 PREFIX = "base_model.model."
 """What PEFT puts before the names of the model that it wraps."""
@@ -67,10 +68,13 @@ def write_adapter(folder: Path, config: Mapping[str, Any], tensors: Mapping[str,
         config: PEFT's fields that say what was adapted and how.
         tensors: The updates, under the model's own names.
     """
-    stored = {PREFIX + name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    stored = tensors_out({PREFIX + name: tensor for name, tensor in tensors.items()})
+    header = [(tensor.name, tensor.dtype, tensor.shape) for tensor in stored]
     text = json.dumps({**_PLAIN_LORA, **config}, indent=2, sort_keys=True)
     with atomic_folder(folder, force=True) as new:
-        save_file(stored, new / _WEIGHTS, metadata={"format": "pt"})
+        with SafetensorsWriter(new / _WEIGHTS, header) as writer:
+            for tensor in stored:
+                writer.write(tensor.name, tensor.read())
         (new / _CONFIG).write_text(text + "\n", encoding="utf-8")
 
 
@@ -84,11 +88,15 @@ def read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     Raises:
         UserError: The folder holds no adapter, or one that is no plain LoRA.
     """
-    return _read_config(folder), _read_tensors(folder)
+    return read_adapter_config(folder), _read_tensors(folder)
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
-    """Read adapter_config.json and refuse what is no plain LoRA."""
+def read_adapter_config(folder: Path) -> dict[str, Any]:
+    """Read the `adapter_config.json` of an adapter folder: PEFT's fields.
+
+    Raises:
+        UserError: The folder or the file is missing, a field is malformed, or the adapter is no plain LoRA.
+    """
     path = folder / _CONFIG
     if not path.is_file():
         what = f"no {_CONFIG} in it" if folder.is_dir() else "no such folder"
@@ -97,6 +105,14 @@ def _read_config(folder: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{path}: not valid JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: expected a JSON object, found {type(config).__name__}")
+    _check_fields(config, path)
+    return config
+
+
+def _check_fields(config: dict[str, Any], path: Path) -> None:
+    """Refuse what is malformed and what is no plain LoRA."""
     if config.get("peft_type") != "LORA":
         raise UserError(f"{path}: peft_type {config.get('peft_type')!r} is not supported, only 'LORA' is")
     for name, value in config.items():
@@ -111,7 +127,11 @@ def _read_config(folder: Path) -> dict[str, Any]:
     for name, kind in (("r", int), ("lora_alpha", int | float)):
         if not isinstance(config.get(name), kind) or config[name] <= 0:
             raise UserError(f"{path}: {name}: expected a positive number, found {config.get(name)!r}")
-    return config
+    dropout, base = config.get("lora_dropout"), config.get("base_model_name_or_path")
+    if not (dropout is None or (isinstance(dropout, int | float) and 0 <= dropout <= 1)):
+        raise UserError(f"{path}: lora_dropout: expected a number from 0 to 1, found {dropout!r}")
+    if not (base is None or isinstance(base, str)):
+        raise UserError(f"{path}: base_model_name_or_path: expected a text, found {base!r}")
 
 
 def _read_tensors(folder: Path) -> dict[str, Tensor]:
