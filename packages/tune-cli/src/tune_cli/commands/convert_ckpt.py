@@ -68,8 +68,10 @@ def convert_ckpt(
 
 @contextmanager
 def _bar() -> Generator[Callable[[int, int], None] | None]:
-    """Yield a callback that draws a bar of bytes on a terminal; None off one."""
-    if not sys.stderr.isatty():
+    """Yield a callback that draws a bar of bytes on a terminal; None where there is to be no bar."""
+    from tune_recipes.terminal import can_draw_bar
+
+    if not can_draw_bar():
         yield None
         return
     from rich.console import Console

@@ -1,11 +1,12 @@
 """Progress on standard error: a live bar on a terminal, plain lines anywhere else."""
 
-import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from tune_recipes.terminal import can_draw_bar
 
 
 class Progress:
@@ -61,7 +62,7 @@ class _LiveProgress(Progress):
 @contextmanager
 def open_progress(done: int, num_steps: int) -> Iterator[Progress]:
     """Yield the progress of a loop, with a bar where standard error is a terminal that can show one."""
-    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb" or "NO_COLOR" in os.environ:
+    if not can_draw_bar():
         yield Progress(done, num_steps)
         return
     from rich.console import Console
