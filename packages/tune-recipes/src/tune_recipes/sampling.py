@@ -38,7 +38,11 @@ def sample(
     """
     if temperature == 0:
         return logits_BV.argmax(-1)
-    logits_BV = logits_BV.float() / temperature
+    # Relative to the largest, and by no less than the smallest normal number: however small the temperature,
+    # the likeliest token stays finite.
+    logits_BV = logits_BV.float()
+    logits_BV = logits_BV - logits_BV.amax(-1, keepdim=True)
+    logits_BV = logits_BV / max(temperature, torch.finfo(logits_BV.dtype).tiny)
     if 0 < top_k < logits_BV.shape[-1]:
         kth_B1 = logits_BV.topk(top_k).values[:, -1:]
         logits_BV = logits_BV.masked_fill(logits_BV < kth_B1, -torch.inf)

@@ -60,6 +60,13 @@ def test_zero_temperature_takes_the_likeliest(logits):
     assert frequencies(logits, num_draws=5, temperature=0)[logits.argmax()] == 1
 
 
+@pytest.mark.parametrize("temperature", [1e-45, 1e-300])
+@pytest.mark.parametrize("options", [{}, {"top_p": 0.9, "top_k": 5}])
+def test_tiny_temperature_takes_the_likeliest_too(logits, temperature, options):
+    drawn = frequencies(logits * 1e4, num_draws=5, temperature=temperature, **options)
+    assert drawn[logits.argmax()] == 1
+
+
 def test_the_same_seed_draws_the_same_tokens(references):
     model = load_model(references["tied"].folder, dtype=torch.float32)
     options = {"max_new_tokens": 20, "temperature": 1.5}
