@@ -25,7 +25,8 @@ Span = tuple[int, int]
 # strip or split.
 MARKER = "TuneAnswerStandsHere"
 
-# What one rendering may use. Templates come with downloaded checkpoints; real ones need a small part of this.
+# Against templates that run away by mistake: real ones need a small part of this. It does not stop one that
+# means harm: as in transformers, nothing bounds padding, formatting and concatenation.
 MAX_RANGE_STEPS = 100_000
 MAX_REPEATED_CHARS = 1_000_000
 
@@ -188,7 +189,7 @@ class _GenerationTag(Extension):
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
-    """The environment that transformers renders chat templates in, with limits on work and memory."""
+    """The environment that transformers renders them in; ranges and repetition capped, no powers."""
 
     intercepted_binops = frozenset(["*", "**"])
 
