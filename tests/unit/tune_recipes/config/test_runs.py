@@ -164,5 +164,5 @@ def test_a_run_without_metrics_stays_without(tmp_path):
     ],
 )
 def test_the_next_command_asks_the_trained_model(run, config, data_format, command):
-    runs.update_info(run, config=str(find_config(config)) if config else None)
+    runs.update_info(run, config=config_label(find_config(config)) if config else None)
     assert runs.next_command(run, data_format) == command.format(f"'{run}/final'")

@@ -28,7 +28,7 @@ def convert_ckpt(
         output_dir: Folder to write.
         dtype: Number format of the weights: fp32, fp16 or bf16. By default as in the file, and fp32 for
             quantised ones.
-        force: Replace the folder if something is in it.
+        force: Replace the folder if it holds a model and nothing else.
         dry_run: Print what would be written, and stop.
         json: Print one JSON object.
     """
