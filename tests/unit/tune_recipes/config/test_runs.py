@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from tune_recipes import runs
-from tune_recipes.catalog import RECIPES, find_config
+from tune_recipes.catalog import RECIPES, config_label, find_config
 from tune_recipes.config import load_config
 from tune_recipes.errors import UserError
 
