@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,24 +17,31 @@ RUNNABLE = {page: (ROOT / page).read_text(encoding="utf-8") for page in PAGES if
 
 
 def console_commands(text: str) -> list[tuple[list[str], str]]:
-    """Return the words of each `$ tune ...` in the console blocks, and the output shown under it."""
+    """Return the words of each command in the console blocks, and the output shown under it."""
     found = []
     for block in re.findall(r"^```console\n(.*?)^```", text, re.M | re.S):
         for part in re.split(r"^\$ ", block, flags=re.M)[1:]:
             command, _, shown = part.partition("\n")
             words = shlex.split(command, comments=True)
-            if words[0] == "tune":
-                found.append((words[1:], shown))
+            found.append((words, shown))
     return found
 
 
 @pytest.mark.parametrize("page", [page for page, text in RUNNABLE.items() if console_commands(text)])
-def test_commands_in_the_docs_run_and_print_what_is_shown(page: str, tmp_path: Path, tune_here: RunTune):
+def test_commands_in_the_docs_run_and_print_what_is_shown(
+    page: str, tmp_path: Path, tune_here: RunTune, smollm2_gguf: Path
+):
+    (tmp_path / smollm2_gguf.name).symlink_to(smollm2_gguf)
+    example = re.search(r"^```json\n(.*?)^```", RUNNABLE[page], re.M | re.S)
+    (tmp_path / "mine.jsonl").write_text(example[1] if example else "")
     for words, shown in console_commands(RUNNABLE[page]):
         runs = sorted((tmp_path / "runs").glob("*"), key=lambda path: path.stat().st_mtime)
-        done = tune_here(
-            *(word.replace("runs/RUN", f"runs/{runs[-1].name}" if runs else "") for word in words)
-        )
+        words = [word.replace("runs/RUN", f"runs/{runs[-1].name}" if runs else "") for word in words]
+        if words[0] == "python":
+            subprocess.run([sys.executable, *words[1:]], cwd=tmp_path, check=True, capture_output=True)
+            continue
+        assert words[0] == "tune"
+        done = tune_here(*words[1:])
         assert done.code == 0, f"{words}: {done.err}"
         assert done.out == shown or not shown
 
