@@ -172,3 +172,16 @@ def test_an_output_dir_that_may_not_be_written_is_told(tune, workplace):
     done = tune(*DEMO, "output_dir=closed")
     assert done.code == 2
     assert "output_dir: cannot write to closed: Permission denied" in done.err
+
+
+def test_an_adapter_whose_base_is_gone_is_told_before_torch_is_loaded(tune, workplace):
+    adapter = workplace / "adapter"
+    adapter.mkdir()
+    config = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "base_model_name_or_path": "gone"}
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    (adapter / "adapter_model.safetensors").write_bytes(b"")
+    done = tune("run", "generate", "model=adapter", "prompt=Hi")
+    assert done.code == 2
+    assert "the adapter's base model gone is not here" in done.err
+    assert "model=FOLDER" in done.err
+    assert "torch" not in done.modules

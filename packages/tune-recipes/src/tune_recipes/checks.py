@@ -6,6 +6,12 @@ from typing import Any
 from tune_recipes.catalog import BUILTIN_PREFIX, builtin_files, local_path, shown
 from tune_recipes.config import Loaded, Origin
 from tune_recipes.errors import UserError
+from tune_recipes.models.adapter_config import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    base_of_adapter,
+    read_adapter_config,
+)
 from tune_recipes.models.config import read_model_config
 from tune_recipes.options import list_options, metadata
 
@@ -76,17 +82,19 @@ def _check_checkpoint(folder: Path, config: Any) -> None:
 
 def _check_model_or_adapter(folder: Path, config: Any) -> None:
     _check_folder(folder)
-    if (folder / "adapter_config.json").is_file():
+    if (folder / CONFIG_FILE).is_file():
         _check_adapter(folder, config)
+        _check_checkpoint(base_of_adapter(folder), config)
     else:
         _check_checkpoint(folder, config)
 
 
 def _check_adapter(folder: Path, _config: Any) -> None:
     _check_folder(folder)
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / name).is_file():
             raise UserError(f"{folder}: not a PEFT adapter: no {name} in it\n  {_found(folder)}")
+    read_adapter_config(folder)
 
 
 def _check_folder(folder: Path) -> None:

@@ -9,9 +9,9 @@ from tune_recipes.chat import load_chat_template
 from tune_recipes.data.formats import alpaca_prompt
 from tune_recipes.errors import UserError
 from tune_recipes.lora import load_adapter
+from tune_recipes.models.adapter_config import CONFIG_FILE, base_of_adapter
 from tune_recipes.models.decoder import Decoder
 from tune_recipes.models.load import load_model
-from tune_recipes.models.peft_folder import read_adapter_config
 from tune_recipes.tokenizer import Tokenizer
 from tune_recipes.train.precision import resolve_dtype
 
@@ -40,7 +40,7 @@ def load_model_and_tokenizer(
         UserError: Something is missing, or the adapter does not fit the model.
     """
     adapters = [adapter] if adapter else []
-    if (folder / "adapter_config.json").is_file():
+    if (folder / CONFIG_FILE).is_file():
         adapters.insert(0, folder)
         folder = base_of_adapter(folder)
     if len(adapters) > 1:
@@ -52,18 +52,3 @@ def load_model_and_tokenizer(
     for path in adapters:
         load_adapter(model, path)
     return model, Tokenizer(folder)
-
-
-def base_of_adapter(folder: Path) -> Path:
-    """Return the folder of the base model that a PEFT adapter names.
-
-    Raises:
-        UserError: It names none that is here, or is no plain LoRA.
-    """
-    named = read_adapter_config(folder).get("base_model_name_or_path")
-    if not named or not Path(named).is_dir():
-        raise UserError(
-            f"{folder}: the adapter's base model {named or '(it names none)'} is not here\n"
-            f"  give the base as model=FOLDER and this one as adapter={folder}"
-        )
-    return Path(named)

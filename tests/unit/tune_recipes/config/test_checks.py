@@ -108,8 +108,12 @@ def test_an_adapter_must_be_a_peft_folder(complaint, load, model, tmp_path):
     assert "adapter: a: not a PEFT adapter: no adapter_config.json in it\n  the folder is empty" in complaint(
         "prompt=x", "adapter=a", recipe="generate"
     )
-    (tmp_path / "a" / "adapter_config.json").write_text("{}")
+    config = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "base_model_name_or_path": str(model)}
+    (tmp_path / "a" / "adapter_config.json").write_text(json.dumps(config))
     assert "no adapter_model.safetensors in it" in complaint("prompt=x", "model=a", recipe="generate")
     (tmp_path / "a" / "adapter_model.safetensors").touch()
     check_inputs(load("prompt=x", "model=a", recipe="generate"))
     check_inputs(load("prompt=x", "adapter=a", recipe="generate"))
+    config["base_model_name_or_path"] = "gone"
+    (tmp_path / "a" / "adapter_config.json").write_text(json.dumps(config))
+    assert "the adapter's base model gone is not here" in complaint("prompt=x", "model=a", recipe="generate")

@@ -22,9 +22,9 @@ from tune_recipes.lora import (
     save_adapter,
 )
 from tune_recipes.losses import cross_entropy_sum
+from tune_recipes.models.adapter_config import base_of_adapter
 from tune_recipes.models.decoder import Decoder
 from tune_recipes.models.load import load_model
-from tune_recipes.prompting import base_of_adapter
 from tune_recipes.schema import Lora
 
 PREFIX = "base_model.model."
