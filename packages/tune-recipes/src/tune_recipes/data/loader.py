@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,24 +20,8 @@ from tune_recipes.data.formats import build_format
 from tune_recipes.data.records import Fingerprint, read_with_fingerprint
 from tune_recipes.errors import UserError
 from tune_recipes.losses import IGNORE_INDEX
+from tune_recipes.schema import Data
 from tune_recipes.tokenizer import Tokenizer
-
-
-class DataOptions(Protocol):
-    """What `build_loader` reads of `schema.Data`."""
-
-    @property
-    def path(self) -> str: ...  # noqa: D102
-    @property
-    def format(self) -> str: ...  # noqa: D102
-    @property
-    def column_map(self) -> Mapping[str, str]: ...  # noqa: D102
-    @property
-    def max_seq_len(self) -> int: ...  # noqa: D102
-    @property
-    def train_on_input(self) -> bool: ...  # noqa: D102
-    @property
-    def shuffle(self) -> bool: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -190,7 +174,7 @@ class _Stored:
 
 
 def build_loader(
-    data: DataOptions,
+    data: Data,
     tokenizer: Tokenizer,
     *,
     batch_size: int,
