@@ -6,7 +6,13 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+    from tune_recipes.models.config import ModelConfig
+    from tune_recipes.models.decoder import Decoder
 
 TUNE = [sys.executable, "-c", "import sys; from tune_cli.entry import main; sys.exit(main())"]
 """The `tune` command of this environment."""
@@ -76,3 +82,21 @@ def stopped_by_signal(
         time.sleep(0.002)
     out, err = process.communicate(timeout=300)
     return next((folder / "runs").iterdir()), Finished(process.returncode, out, err)
+
+
+def random_model(
+    config: "ModelConfig",
+    *,
+    seed: int,
+    dtype: "torch.dtype | None" = None,
+    device: "torch.device | str" = "cpu",
+) -> "Decoder":
+    """Return a model with random weights, float32 unless told."""
+    import torch
+
+    from tune_recipes.models.load import allocate_, init_weights_, meta_model
+
+    model = meta_model(config, dtype=dtype or torch.float32)
+    allocate_(model, device)
+    init_weights_(model, seed=seed)
+    return model

@@ -108,34 +108,40 @@ def test_a_lora_run_with_dropout_resumes_bit_for_bit(unbroken: Path, tmp_path: P
     assert_same_weights(run / "final", kept / "final")
 
 
-def damage(run: Path, how: str) -> None:
-    checkpoint = next((run / "checkpoints").iterdir())
-    state = checkpoint / "state.pt"
-    if how == "flipped":
-        content = bytearray(state.read_bytes())
-        content[len(content) // 2] ^= 1
-        state.write_bytes(content)
-    elif how == "truncated":
-        state.write_bytes(state.read_bytes()[:1000])
-    elif how == "gone":
-        state.unlink()
-    else:
-        (checkpoint / "checkpoint.json").write_text("{")
+def test_a_damaged_checkpoint_is_named_and_the_run_goes_on_from_the_one_before(
+    unbroken: Path, tmp_path: Path, tune_here: RunTune
+):
+    run, _ = stopped_by_signal(
+        (*FULL, "checkpoint.save_every=10", "checkpoint.keep_last=2"),
+        tmp_path,
+        after_steps=35,
+        signum=signal.SIGKILL,
+    )
+    one, last = sorted((run / "checkpoints").glob("step_*"))
+    data = last / "__0_0.distcp"
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 1
+    data.write_bytes(content)
+    done = tune_here("run", "--resume", run)
+    assert done.code == 0, done.err
+    assert f"{last.name}: this checkpoint cannot be used: __0_0.distcp is not what was written" in done.err
+    assert f"going on from the last one that is whole, {one.name}" in done.err
+    assert losses(run) == losses(unbroken)
+    assert_same_weights(run / "final", unbroken / "final")
 
 
-@pytest.mark.parametrize("how", ["flipped", "truncated", "gone", "marker"])
-def test_a_damaged_checkpoint_is_refused_by_name(
-    how: str, unbroken: Path, tmp_path: Path, tune_here: RunTune
+def test_without_a_whole_checkpoint_the_run_is_left_as_it_is(
+    unbroken: Path, tmp_path: Path, tune_here: RunTune
 ):
     run = tmp_path / "copy"
     shutil.copytree(unbroken, run)
-    damage(run, how)
+    next((run / "checkpoints").glob("step_*/__0_0.distcp")).unlink()
     before = (run / "final" / "model.safetensors").read_bytes()
     done = tune_here("run", "--resume", run)
     assert done.code == 2
     assert "Traceback" not in done.err
     assert f"step_{NUM_STEPS:08d}: this checkpoint cannot be used" in done.err
-    assert "rm -r" in done.err
+    assert "to start from the beginning, delete them: `rm -r" in done.err
     assert (run / "final" / "model.safetensors").read_bytes() == before
 
 

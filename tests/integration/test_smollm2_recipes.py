@@ -55,7 +55,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def same_batches(folder: Path, data: Path) -> list[Batch]:
     options = Data(path=str(data), format="chat")
     loader = build_loader(options, Tokenizer(folder), batch_size=2, seed=3)
-    return [next(loader) for _ in range(NUM_STEPS)]
+    return [batch for _ in range(NUM_STEPS) for batch in next(loader)]
 
 
 def reference_losses(model: Any, batches: list[Batch], lr: float) -> list[float]:

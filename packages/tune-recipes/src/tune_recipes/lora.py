@@ -8,7 +8,7 @@ Source: Hu et al., LoRA, section 4.1: h = W x + (alpha / rank) B A x.
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - as all the world calls it
@@ -17,7 +17,11 @@ from torch import Tensor, nn
 from tune_recipes.errors import UserError
 from tune_recipes.models.decoder import Decoder
 from tune_recipes.models.peft_folder import PREFIX, read_adapter, write_adapter
+from tune_recipes.models.sharded import local_part, rows_here, whole
 from tune_recipes.schema import Lora
+
+if TYPE_CHECKING:
+    from tune_recipes.train.distributed import World
 
 
 class LoRALinear(nn.Linear):
@@ -45,9 +49,9 @@ class LoRALinear(nn.Linear):
         return (out_BO + update_BO * self.scaling).to(out_BO.dtype)
 
     def merged_weight(self) -> Tensor:
-        """Return W + (alpha / rank) B A, (O, I), computed in float32 and rounded once."""
-        update_OI = self.lora_B.weight.float() @ self.lora_A.weight.float()
-        return (self.weight.float() + update_OI * self.scaling).to(self.weight.dtype)
+        """Return the rows that are here of W + (alpha / rank) B A, (O, I), in float32 and rounded once."""
+        update_OI = local_part(self.lora_B.weight).float() @ whole(self.lora_A.weight).float()
+        return (local_part(self.weight).float() + update_OI * self.scaling).to(self.weight.dtype)
 
 
 def add_lora(
@@ -98,10 +102,11 @@ def init_lora_(model: nn.Module, *, seed: int) -> None:
     """
     generator = torch.Generator().manual_seed(seed)  # on the CPU, so that every device gets the same numbers
     for _, layer in lora_layers(model):
-        drawn_RI = torch.empty(layer.lora_A.weight.shape)
+        a_RI = layer.lora_A.weight
+        drawn_RI = torch.empty(a_RI.shape)
         nn.init.kaiming_uniform_(drawn_RI, a=math.sqrt(5), generator=generator)
-        layer.lora_A.weight.copy_(drawn_RI)
-        layer.lora_B.weight.zero_()
+        local_part(a_RI).copy_(drawn_RI[rows_here(a_RI)])
+        local_part(layer.lora_B.weight).zero_()
 
 
 def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoRALinear]]:
@@ -120,13 +125,14 @@ def lora_state_dict(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def save_adapter(model: Decoder, folder: Path | str, *, base: str) -> None:
+def save_adapter(model: Decoder, folder: Path | str, *, base: str, world: "World | None" = None) -> None:
     """Write the updates as a PEFT folder.
 
     Args:
         model: A model with adapted layers of one rank and alpha.
         folder: Where to. It appears when it is whole; what stood there before is replaced.
         base: Name or path of the model that was adapted, for those who load the folder.
+        world: The processes that the model is split over; all of them must call it, and the first one writes.
     """
     layers = dict(lora_layers(model))
     some = next(iter(layers.values()))
@@ -137,7 +143,11 @@ def save_adapter(model: Decoder, folder: Path | str, *, base: str) -> None:
         "lora_dropout": some.dropout.p,
         "target_modules": _short_names(list(layers), list(_adaptable(model))),
     }
-    write_adapter(Path(folder), config, lora_state_dict(model))
+    tensors = {name: whole(tensor) for name, tensor in lora_state_dict(model).items()}
+    if world is None:
+        write_adapter(Path(folder), config, tensors)
+    else:
+        world.from_first(lambda: write_adapter(Path(folder), config, tensors))
 
 
 def load_adapter(model: Decoder, folder: Path | str) -> None:
@@ -169,10 +179,12 @@ def merge_lora_(model: Decoder) -> None:
         UserError: There are no updates, or all of them are zero: the merged model would be the base again.
     """
     layers = dict(lora_layers(model))
-    if not any(layer.lora_B.weight.any() and layer.lora_A.weight.any() for layer in layers.values()):
+    if not any(
+        whole(layer.lora_B.weight).any() and whole(layer.lora_A.weight).any() for layer in layers.values()
+    ):
         raise UserError("the adapter changes nothing: all its updates are zero. Was it trained?")
     for path, layer in layers.items():
-        layer.weight.copy_(layer.merged_weight())
+        local_part(layer.weight).copy_(layer.merged_weight())
         plain = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
         plain.weight, plain.bias = layer.weight, layer.bias
         model.set_submodule(path, plain)

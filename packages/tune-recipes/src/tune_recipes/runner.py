@@ -1,52 +1,49 @@
 """Starts a recipe, with or without the `tune` command: `python full_finetune.py --config x.yaml seed=1`.
 
-The last line of every recipe is `start(main, Config)`. It reads the command line, makes the run folder unless
-it was handed one, keeps a log of what is printed, and turns errors into messages and exit codes.
+The last line of every recipe is `start(main, Config)`. It reads the command line, joins the other processes
+if a launcher started several, sees to the run folder, and turns errors into messages and exit codes.
 """
 
 import argparse
-import io
 import os
 import sys
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 import msgspec
 
-from tune_checkpoint import CheckpointError, WriteFailedError
 from tune_recipes import runs
 from tune_recipes.catalog import find_config
 from tune_recipes.checks import check_inputs
 from tune_recipes.config import Loaded, load_config
-from tune_recipes.errors import TrainingFailed, UserError
-from tune_recipes.train.run import Run, Stopped
+from tune_recipes.errors import UserError
+from tune_recipes.reporting import guard, kept_in_log, stopping_on_signals
+from tune_recipes.train.distributed import World, join_world, num_processes
+from tune_recipes.train.run import Run
 
 COMMAND_OPTIONS = ("--config", "--resume", "--debug", "--help")
+STATUS: dict[int, runs.Status] = {0: "finished", 129: "interrupted", 130: "interrupted", 143: "interrupted"}
+
+Main = Callable[..., None]
+ConfigClass = type[msgspec.Struct]
 
 
-def start(main: Callable[..., None], config_class: type[msgspec.Struct]) -> NoReturn:
+def start(main: Main, config_class: ConfigClass) -> NoReturn:
     """Run a recipe's `main` with the Config that the command line asks for, then exit.
 
     A recipe whose Config has an `output_dir` gets a run folder and is called `main(cfg, run)`; any other is
     called `main(cfg)`. Exit status: 0 done, 1 failed, 2 wrong input, 130 interrupted, 143 terminated.
     """
     words, tokens = _parser().parse_known_args()
-    try:
+    with stopping_on_signals():
         if "output_dir" not in config_class.__struct_fields__:
-            loaded = _load(words, tokens, config_class)
-            sys.exit(guard(lambda: main(loaded.config), debug=words.debug))
-        if words.resume:
-            folder, config = _resumed(words, tokens, config_class)
+            code = guard(lambda: _answer(words, tokens, main, config_class), debug=words.debug)
+        elif words.dry_run:
+            code = guard(lambda: _print_plan(words, tokens, main, config_class), debug=words.debug)
         else:
-            folder = words.run_dir or _new_run(words, tokens, config_class)
-            config = load_config(config_class, folder / runs.CONFIG).config
-        with runs.locked(folder) as log:
-            code = _run_in(folder, main, config, words, log)
-    except UserError as error:
-        sys.exit(report(error, debug=words.debug))
+            code = _train(words, tokens, main, config_class)
     sys.exit(code)
 
 
@@ -59,131 +56,129 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", metavar="FILE", help="YAML file, or the name of a built-in config")
     parser.add_argument("--resume", metavar="RUN_DIR", type=Path, help="go on with the run in this folder")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    # The folder that the tune command made; its config.yaml has every value.
+    # What the tune command hands over: the folder that it made, whose config.yaml has every value; and for
+    # how many processes a plan is to be printed in place of a run.
     parser.add_argument("--run-dir", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--dry-run", metavar="PROCESSES", type=int, help=argparse.SUPPRESS)
     return parser
 
 
-def _load(words: argparse.Namespace, tokens: list[str], config_class: type[msgspec.Struct]) -> Loaded:
+def _answer(words: argparse.Namespace, tokens: list[str], main: Main, config_class: ConfigClass) -> None:
+    """Run a recipe that does not train."""
     if words.resume:
         raise UserError("--resume: this recipe keeps no run folder, so there is nothing to go on with")
+    if (size := num_processes()) > 1:
+        raise UserError(f"this recipe does not train, so {size} processes would all do the same; start one")
+    main(_load(words, tokens, config_class).config)
+
+
+def _print_plan(words: argparse.Namespace, tokens: list[str], main: Main, config_class: ConfigClass) -> None:
+    from tune_recipes.train.plan import plan
+
+    cfg = _load(words, tokens, config_class).config
+    print("\n".join(plan(main, cfg, num_processes=words.dry_run).lines()))
+
+
+def _load(words: argparse.Namespace, tokens: list[str], config_class: ConfigClass) -> Loaded:
     config_file = find_config(words.config) if words.config else None
     loaded = load_config(config_class, config_file, tokens, known=COMMAND_OPTIONS)
     check_inputs(loaded)
     return loaded
 
 
-def _new_run(words: argparse.Namespace, tokens: list[str], config_class: type[msgspec.Struct]) -> Path:
+def _train(words: argparse.Namespace, tokens: list[str], main: Main, config_class: ConfigClass) -> int:
+    """Join the other processes, have the first one see to the run folder, and train in it."""
+    code = 0
+
+    def work() -> None:
+        nonlocal code
+        with join_world() as world:
+            folder = world.from_first(lambda: _folder(words, tokens, config_class))
+            with _locked(folder, world) as log:
+                code = _run_in(folder, main, config_class, words, world, log)
+
+    return guard(work, debug=words.debug) or code
+
+
+def _folder(words: argparse.Namespace, tokens: list[str], config_class: ConfigClass) -> Path:
+    """Return the run's folder: one to go on with, one that the tune command made, or a new one."""
+    if words.resume:
+        return _resumed(words, tokens, config_class)
+    if words.run_dir:
+        return words.run_dir
     loaded = _load(words, tokens, config_class)
     return runs.create_run(loaded, Path(sys.argv[0]), [sys.executable, *sys.argv])
 
 
-def _resumed(
-    words: argparse.Namespace, tokens: list[str], config_class: type[msgspec.Struct]
-) -> tuple[Path, Any]:
-    """Return the folder and the Config of a run to go on with, and go to where it was started."""
+def _resumed(words: argparse.Namespace, tokens: list[str], config_class: ConfigClass) -> Path:
+    """Return the folder of a run to go on with, after a look at what it needs."""
     folder: Path = words.resume.resolve()
     info = runs.read_info(folder)
     if tokens or words.config:
         raise UserError("a resumed run keeps its config: give --resume RUN_DIR alone")
-    if Path(info.cwd).is_dir():  # its relative paths begin there
-        os.chdir(info.cwd)
-    loaded = load_config(config_class, folder / runs.CONFIG)
-    check_inputs(loaded)
-    return folder, loaded.config
+    _go_to(info.cwd)
+    check_inputs(load_config(config_class, folder / runs.CONFIG))
+    return folder
 
 
-def _run_in(folder: Path, main: Callable[..., None], cfg: Any, words: argparse.Namespace, log: TextIO) -> int:
-    run = Run(folder)
-
-    def work() -> None:
-        if words.resume:
-            run.say(f"Going on with {folder}")
-            info = runs.read_info(folder)
-            runs.update_info(folder, status="running", end=None, resumed=[*info.resumed, runs.now()])
-        else:
-            run.say(f"Run folder: {folder}")
-        with closing(run):  # so that an error is not printed into the bar
-            main(cfg, run)
-
-    with _kept_in(log):
-        code = guard(work, debug=words.debug, log=folder / runs.LOG)
-        status = {0: "finished", 129: "interrupted", 130: "interrupted", 143: "interrupted"}.get(
-            code, "failed"
-        )
-        end = {"status": status, "end": runs.now()}
-        ended = guard(lambda: runs.update_info(folder, **end), debug=words.debug, log=folder / runs.LOG)
-    return code or ended
-
-
-def guard(function: Callable[[], object], *, debug: bool, log: Path | None = None) -> int:
-    """Call a function and return the exit status; whatever goes wrong is told in one message.
-
-    Args:
-        function: What to call.
-        debug: Print tracebacks too.
-        log: File that gets the traceback in any case.
-    """
-    try:
-        function()
-    except Stopped as stopped:
-        return stopped.exit_code
-    except KeyboardInterrupt:
-        print("\nInterrupted.", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # whoever read our output has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except Exception as error:
-        return report(error, debug=debug, log=log)
-    return 0
-
-
-def report(error: Exception, *, debug: bool, log: Path | None = None) -> int:
-    """Print an error as a message and return the exit status: 2 for what the user can mend, else 1."""
-    if log is not None:
-        with log.open("a", encoding="utf-8") as file:
-            traceback.print_exception(error, file=file)
-    if debug:
-        traceback.print_exception(error)
-    if isinstance(error, UserError | CheckpointError):
-        print(f"error: {error}", file=sys.stderr)
-        return 1 if isinstance(error, WriteFailedError) else 2
-    if isinstance(error, TrainingFailed):
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    where = f"{log} has the traceback" if log else "--debug shows the traceback"
-    print(f"error: {type(error).__name__}: {error}\n  {where}", file=sys.stderr)
-    return 1
+def _go_to(folder: str) -> None:
+    if Path(folder).is_dir():  # where the run was started: its relative paths begin there
+        os.chdir(folder)
 
 
 @contextmanager
-def _kept_in(log: TextIO) -> Iterator[None]:
-    """Also write to a file whatever is printed."""
-    before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (_Tee(stream, log) for stream in before)
+def _locked(folder: Path, world: World) -> Generator[TextIO]:
+    """Keep other runs from the folder as long as any of our processes lives; yield its log."""
+    with ExitStack() as stack:
+        logs: list[TextIO] = []
+        world.from_first(lambda: logs.append(stack.enter_context(runs.locked(folder))))
+        if not world.is_first:
+            logs.append(stack.enter_context(runs.locked(folder, as_part=True)))
+        yield logs[0]
+
+
+def _run_in(
+    folder: Path, main: Main, config_class: ConfigClass, words: argparse.Namespace, world: World, log: TextIO
+) -> int:
+    info = world.from_first(lambda: _mark_begun(folder, words, world))
+    if words.resume:
+        _go_to(info.cwd)
+    cfg = load_config(config_class, folder / runs.CONFIG).config
+    run = Run(folder, world, info)
+
+    def work() -> None:
+        run.say(f"Going on with {folder}" if words.resume else f"Run folder: {folder}")
+        with run, _explaining_memory(main, cfg, run):
+            main(cfg, run)
+
+    log_path = folder / runs.LOG if world.is_first else runs.rank_log(folder, world.rank)
+    with kept_in_log(log if world.is_first else log_path):
+        code = guard(work, debug=words.debug, log=log_path)
+        if world.is_first:
+            end: dict[str, Any] = {"status": STATUS.get(code, "failed"), "end": runs.now()}
+            ended = guard(lambda: runs.update_info(folder, **end), debug=words.debug, log=log_path)
+            code = code or ended
+    if code == 130 and run.is_writing:  # stopped at once: not even a checkpoint under way is waited for
+        os._exit(code)
+    return code
+
+
+def _mark_begun(folder: Path, words: argparse.Namespace, world: World) -> runs.RunInfo:
+    """Write down that the run goes on, or with how many processes it is started."""
+    if words.resume:
+        before = runs.read_info(folder).resumed
+        return runs.update_info(folder, status="running", end=None, resumed=[*before, runs.now()])
+    return runs.update_info(folder, world_size=world.size)
+
+
+@contextmanager
+def _explaining_memory(main: Main, cfg: Any, run: Run) -> Generator[None]:
+    """Say what takes the memory and what would save some, where there was not enough."""
     try:
         yield
-    finally:
-        sys.stdout, sys.stderr = before
+    except Exception as error:
+        from tune_recipes.train.out_of_memory import is_out_of_memory, out_of_memory
 
-
-class _Tee(io.TextIOBase):
-    """A stream that writes to the terminal and to a file."""
-
-    def __init__(self, terminal: TextIO, log: TextIO):
-        self._terminal, self._log = terminal, log
-
-    def write(self, text: str) -> int:
-        self._log.write(text)
-        self._log.flush()
-        return self._terminal.write(text)
-
-    def flush(self) -> None:
-        self._terminal.flush()
-
-    def isatty(self) -> bool:
-        return self._terminal.isatty()
-
-    def fileno(self) -> int:
-        return self._terminal.fileno()
+        if not is_out_of_memory(error):
+            raise
+        raise out_of_memory(main, cfg, run, error) from error

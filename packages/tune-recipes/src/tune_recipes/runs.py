@@ -4,6 +4,7 @@ runs/<YYYYMMDD-HHMMSS>-<config>-<4 hex>/
     config.yaml   every value, resolved        origins.json  where each came from
     recipe.py     the recipe as it ran         run.json      what ran, where, when, and how it ended
     metrics.jsonl one object per step          log.txt       everything that was printed
+    logs/         what each process printed    not_finite.jsonl  steps without a finite loss
     checkpoints/  what the run goes on from    final/        the model, or the adapter
 """
 
@@ -13,6 +14,7 @@ import os
 import secrets
 import shutil
 import sys
+import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -32,7 +34,9 @@ RECIPE = "recipe.py"
 INFO = "run.json"
 ORIGINS = "origins.json"
 METRICS = "metrics.jsonl"
+NOT_FINITE = "not_finite.jsonl"
 LOG = "log.txt"
+RANK_LOGS = "logs"
 CHECKPOINTS = "checkpoints"
 FINAL = "final"
 MERGED = "merged"
@@ -58,7 +62,7 @@ class RunInfo(msgspec.Struct, kw_only=True):
     seed: int | None
     """The seed of initial weights, data order and dropout."""
     world_size: int = 1
-    """Number of processes."""
+    """Number of processes that it was started with."""
     versions: dict[str, str]
     """Python's, and those of the packages that decide the result."""
     git_commit: str | None
@@ -151,18 +155,38 @@ def update_info(folder: Path, **changes: Any) -> RunInfo:
 
 
 @contextmanager
-def locked(folder: Path) -> Generator[TextIO]:
-    """Open the run's log and keep other processes from the run until the block ends.
+def locked(folder: Path, *, as_part: bool = False, wait_s: float = 2.0) -> Generator[TextIO]:
+    """Open the run's log and keep other runs from the folder until the block ends.
+
+    All processes of a run share the lock, so that it holds until the last one has ended; only who begins
+    makes sure that nobody else has it.
+
+    Args:
+        folder: The run folder.
+        as_part: Join the lock of the run's first process.
+        wait_s: Seconds to wait for processes that are ending.
 
     Raises:
-        UserError: Another process has it.
+        UserError: Another run has it.
     """
+    deadline = time.monotonic() + wait_s
     with (folder / LOG).open("a", encoding="utf-8") as log:
-        try:
-            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{folder}: this run is going on already, in another process") from None
+        while True:
+            try:
+                if not as_part:
+                    fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(log, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise UserError(f"{folder}: this run is going on already, in another process") from None
+                time.sleep(0.05)
         yield log
+
+
+def rank_log(folder: Path, rank: int) -> Path:
+    """Return where a process keeps what it prints."""
+    return folder / RANK_LOGS / f"rank_{rank}.log"
 
 
 def now() -> str:
@@ -183,6 +207,12 @@ def cut_metrics(folder: Path, step: int) -> None:
         except (ValueError, KeyError, TypeError):
             break
     write_atomic(path, b"".join(kept))
+
+
+def append_line(path: Path, value: Any) -> None:
+    """Add one object to a file of JSON lines; a number that JSON has not (nan, inf) becomes null."""
+    with path.open("ab") as file:
+        file.write(msgspec.json.encode(value) + b"\n")
 
 
 def next_command(folder: Path, data_format: str) -> str:

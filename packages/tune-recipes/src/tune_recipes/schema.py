@@ -122,7 +122,9 @@ class Checkpoint(Options, frozen=True):
     """What a run that was stopped goes on from."""
 
     save_every: PositiveInt | None = None
-    """Steps between checkpoints; without it, one at the end of training."""
+    """Steps between checkpoints; without it, there is one at the end of training."""
+    save_every_minutes: PositiveFloat | None = None
+    """Minutes between checkpoints, instead of steps or beside them."""
     keep_last: PositiveInt = 1
     """Older checkpoints are deleted."""
 
@@ -148,7 +150,7 @@ class Training(Options, frozen=True, kw_only=True):
     schedule: Schedule = Schedule()
     """How the learning rate changes."""
     batch_size: PositiveInt = 2
-    """Sequences per micro-batch and process."""
+    """Sequences per micro-batch and process; a step has these x grad_accum_steps x processes."""
     grad_accum_steps: PositiveInt = 1
     """Micro-batches per optimizer step."""
     epochs: PositiveInt = 1
@@ -159,6 +161,8 @@ class Training(Options, frozen=True, kw_only=True):
     """Decides the initial weights, the order of the data and the dropout."""
     dtype: Literal["auto", "fp32", "bf16"] = "auto"
     """Of weights and arithmetic; auto is bf16 where the hardware is fast at it, else fp32."""
+    on_nan: Literal["stop", "skip"] = "stop"
+    """What to do about a step whose loss is no finite number: end the run, or leave the step out."""
     checkpoint: Checkpoint = Checkpoint()
     """When to save."""
     logging: Logging = Logging()

@@ -62,6 +62,7 @@ def test_loader_learns_the_answers_and_their_end(demo, name):
     loader = build_loader(data, TOKENIZER, batch_size=6, seed=0)
     answers = []
     for _ in range(len(loader)):
-        for targets in next(loader).targets:
+        (batch,) = next(loader)
+        for targets in batch.targets:
             answers.append(TOKENIZER.decode(targets[targets >= 0].tolist(), skip_special_tokens=False))
     assert answers == [f"{answer}<|end|>" for answer in conversations(demo, name).values()]

@@ -19,10 +19,16 @@ def load(data_options, demo):
     tokenizer = Tokenizer(demo)
     rows = [{"prompt": "x" * (i % 5), "completion": f" {i}"} for i in range(NUM_RECORDS)]
 
-    def build(*, batch_size=4, seed=7, rank=0, world_size=1, **options):
+    def build(*, batch_size=4, step_size=None, seed=7, rank=0, world_size=1, **options):
         data = data_options(rows, **options)
         return build_loader(
-            data, tokenizer, batch_size=batch_size, seed=seed, rank=rank, world_size=world_size
+            data,
+            tokenizer,
+            batch_size=batch_size,
+            step_size=step_size,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
         )
 
     return build
@@ -32,8 +38,13 @@ def lines(batch):
     return [int(where.rsplit(":", 1)[1]) for where in batch.records]
 
 
-def take(loader, count):
-    return [next(loader) for _ in range(count)]
+def take(loader, num_steps):
+    return [batch for _ in range(num_steps) for batch in next(loader)]
+
+
+def take_one(loader):
+    (batch,) = next(loader)
+    return batch
 
 
 def equal(batch, other):
@@ -59,7 +70,7 @@ def test_order_is_decided_by_the_seed(load):
 
 def test_order_stays_the_same_in_later_versions(load):
     # A checkpoint made today must go on with the same records after an update: never change these numbers.
-    assert lines(next(load(batch_size=NUM_RECORDS, seed=0)))[:6] == FIRST_OF_SEED_0
+    assert lines(take_one(load(batch_size=NUM_RECORDS, seed=0)))[:6] == FIRST_OF_SEED_0
 
 
 def test_without_shuffle_the_file_decides_the_order(load):
@@ -75,8 +86,8 @@ def test_processes_together_see_what_one_sees(load, world_size):
         load(batch_size=8 // world_size, rank=rank, world_size=world_size) for rank in range(world_size)
     ]
     for _ in range(2 * len(alone)):
-        expected = next(alone)
-        parts = [next(loader) for loader in together]
+        expected = take_one(alone)
+        parts = [take_one(loader) for loader in together]
         assert [line for part in parts for line in lines(part)] == lines(expected)
         assert sum(part.num_target_tokens for part in parts) == expected.num_target_tokens
     assert {loader.epoch for loader in together} == {alone.epoch} == {2}
@@ -107,7 +118,7 @@ def test_resumed_loader_goes_on_as_if_unbroken(load, num_before):
     take(resumed, 4)  # whatever it did before counts nothing
     resumed.load_state_dict(unbroken.state_dict())
     for _ in range(14):
-        assert equal(next(resumed), next(unbroken))
+        assert equal(take_one(resumed), take_one(unbroken))
         assert resumed.epoch == unbroken.epoch
 
 
@@ -118,9 +129,25 @@ def test_another_number_of_processes_goes_on_with_the_records_not_yet_seen(load)
     together = [load(batch_size=2, rank=rank, world_size=4) for rank in range(4)]
     for loader in together:
         loader.load_state_dict(state)
-    seen = [line for _ in range(2) for loader in together for line in lines(next(loader))]
+    seen = [line for _ in range(2) for loader in together for line in lines(take_one(loader))]
     assert seen == [line for batch in take(alone, 3) for line in lines(batch)]
     assert together[0].epoch == alone.epoch == 1
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 5])
+@pytest.mark.parametrize("batch_size", [1, 2, 6])
+def test_a_step_has_the_same_records_for_any_number_of_processes_and_size_of_micro_batch(
+    load, world_size, batch_size
+):
+    sizes = {"batch_size": batch_size, "step_size": 6, "world_size": world_size}
+    loaders = [load(rank=rank, **sizes) for rank in range(world_size)]
+    whole = load(batch_size=6)
+    for _ in range(2 * len(whole)):  # the last step of an epoch has 5 records
+        parts = [next(loader) for loader in loaders]
+        assert len({len(batches) for batches in parts}) == 1
+        assert all(len(batch.records) <= batch_size for batches in parts for batch in batches)
+        seen = [line for batches in parts for batch in batches for line in lines(batch)]
+        assert seen == lines(take_one(whole))
 
 
 def test_state_is_plain_and_tells_changed_data(load, data_options, demo):
@@ -135,7 +162,7 @@ def test_state_is_plain_and_tells_changed_data(load, data_options, demo):
 def test_batch_is_padded_on_the_right_and_targets_are_the_ids_that_follow(data_options, demo):
     tokenizer = Tokenizer(demo)
     rows = [{"prompt": "Capital?", "completion": "Paris"}, {"text": "Name the capital of France."}]
-    batch = next(build_loader(data_options(rows, shuffle=False), tokenizer, batch_size=2, seed=0))
+    batch = take_one(build_loader(data_options(rows, shuffle=False), tokenizer, batch_size=2, seed=0))
     assert batch.input_ids.dtype == batch.targets.dtype == torch.int64
     assert batch.input_ids.is_contiguous()
     num_targets = 0
@@ -156,7 +183,7 @@ def test_options_reach_the_examples(data_options, demo):
     row = {"question": "Name the capital of France.", "output": "Paris"}
     options = {"format": "alpaca", "column_map": {"instruction": "question"}, "max_seq_len": 5}
     data = data_options([row], **options, train_on_input=True)
-    assert next(build_loader(data, tokenizer, batch_size=1, seed=0)).targets.shape == (1, 5)
+    assert take_one(build_loader(data, tokenizer, batch_size=1, seed=0)).targets.shape == (1, 5)
     with pytest.raises(UserError, match=r"data\.jsonl:1: has nothing to learn in its first 5 tokens"):
         build_loader(data_options([row], **options), tokenizer, batch_size=1, seed=0)
 

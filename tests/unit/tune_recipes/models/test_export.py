@@ -8,9 +8,10 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
+from support import random_model
 from tune_recipes.models.config import ModelConfig, read_model_config
 from tune_recipes.models.export import COMPANION_FILES, save_model
-from tune_recipes.models.load import build_model, load_model
+from tune_recipes.models.load import load_model
 
 
 @torch.no_grad()
@@ -57,7 +58,7 @@ def test_random_model_loads_in_transformers(input_ids, tmp_path):
         tie_word_embeddings=True,
         initializer_range=0.3,
     )
-    model = build_model(config, seed=0, dtype=torch.float32).eval()
+    model = random_model(config, seed=0).eval()
     save_model(model, tmp_path / "out", config=config, source=None)
 
     torch.testing.assert_close(

@@ -9,9 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from support import random_model
 from tune_recipes.errors import UserError
 from tune_recipes.models.config import ModelConfig, hf_config
-from tune_recipes.models.load import build_model, load_model
+from tune_recipes.models.load import load_model
 
 SMALL = ModelConfig(
     vocab_size=2000,
@@ -153,8 +154,8 @@ def test_truncated_weights_name_the_file(references, tmp_path):
 
 
 def test_random_weights_follow_the_seed_alone():
-    one, again, other = (build_model(SMALL, seed=seed, dtype=torch.float32) for seed in (1, 1, 2))
-    rounded = build_model(SMALL, seed=1, dtype=torch.bfloat16)
+    one, again, other = (random_model(SMALL, seed=seed) for seed in (1, 1, 2))
+    rounded = random_model(SMALL, seed=1, dtype=torch.bfloat16)
     for name, parameter in one.named_parameters():
         assert torch.equal(parameter, again.get_parameter(name))
         assert torch.equal(parameter.bfloat16(), rounded.get_parameter(name))
@@ -165,7 +166,7 @@ def test_random_weights_follow_the_seed_alone():
 def test_random_weights_are_distributed_as_transformers_draws_them(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(hf_config(SMALL, "float32")))
     theirs = LlamaForCausalLM(LlamaConfig.from_pretrained(tmp_path))
-    ours = build_model(SMALL, seed=0, dtype=torch.float32)
+    ours = random_model(SMALL, seed=0)
     for name, parameter in theirs.named_parameters():
         mine = ours.get_parameter(name)
         if parameter.ndim == 1:

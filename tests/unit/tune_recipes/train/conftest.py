@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
+from support import random_model
 from tune_recipes.catalog import local_path
 from tune_recipes.data.loader import Loader, build_loader
 from tune_recipes.models.config import ModelConfig
 from tune_recipes.models.decoder import Decoder
-from tune_recipes.models.load import build_model
 from tune_recipes.schema import Data, Training
 from tune_recipes.tokenizer import Tokenizer
 from tune_recipes.train.distributed import World, join_world
@@ -68,7 +68,13 @@ def make_config(tmp_path: Path) -> Callable[..., Training]:
 @pytest.fixture
 def make_loader(tokenizer: Tokenizer) -> Callable[[Training], Loader]:
     def make(cfg: Training) -> Loader:
-        return build_loader(cfg.data, tokenizer, batch_size=cfg.batch_size, seed=cfg.seed)
+        return build_loader(
+            cfg.data,
+            tokenizer,
+            batch_size=cfg.batch_size,
+            step_size=cfg.batch_size * cfg.grad_accum_steps,
+            seed=cfg.seed,
+        )
 
     return make
 
@@ -79,6 +85,6 @@ def make_model(tokenizer: Tokenizer) -> Callable[..., Decoder]:
 
     def make(device: torch.device | str = "cpu", **shape: Any) -> Decoder:
         config = ModelConfig(vocab_size=tokenizer.vocab_size, **{**SHAPE, **shape})
-        return build_model(config, seed=3, dtype=torch.float32, device=device)
+        return random_model(config, seed=3, device=device)
 
     return make

@@ -101,16 +101,14 @@ def test_last_step_of_cosine_is_one_step_before_the_end_of_the_descent():
         ({"batch_size": 2}, 3),
         ({"batch_size": 4}, 2),  # the second of them has the two records that are left
         ({"batch_size": 2, "epochs": 3}, 9),
-        ({"batch_size": 2, "grad_accum_steps": 2}, 1),  # the half step is left out
-        ({"batch_size": 2, "grad_accum_steps": 2, "epochs": 2}, 3),  # the second spans both epochs
-        ({"batch_size": 6, "grad_accum_steps": 4}, 1),  # never none
+        ({"batch_size": 2, "grad_accum_steps": 2}, 2),  # as with batch_size=4
+        ({"batch_size": 2, "grad_accum_steps": 2, "epochs": 2}, 4),
+        ({"batch_size": 6, "grad_accum_steps": 4}, 1),  # all there are
         ({"batch_size": 2, "epochs": 3, "max_steps": 4}, 4),
         ({"batch_size": 2, "epochs": 3, "max_steps": 100}, 9),
     ],
 )
-def test_steps_are_the_whole_ones_in_the_epochs_and_at_most_max_steps(
-    make_config, make_loader, options, num_steps
-):
+def test_steps_are_those_of_the_epochs_and_at_most_max_steps(make_config, make_loader, options, num_steps):
     cfg = make_config(**options)
     assert plan_steps(cfg, make_loader(cfg)).num_steps == num_steps
 

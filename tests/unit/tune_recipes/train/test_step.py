@@ -39,8 +39,7 @@ def assert_same_weights(model, other):
 def test_accumulated_step_equals_a_step_on_all_sequences(make_config, make_state, make_loader, world):
     parts = make_config(batch_size=2, grad_accum_steps=2, optim=DESCENT)
     whole = make_config(batch_size=4, optim=DESCENT)
-    loader = make_loader(parts)
-    first, second = next(loader), next(loader)
+    first, second = next(make_loader(parts))
     assert first.num_target_tokens != second.num_target_tokens  # or a mean of means would do too
     accumulated, at_once = make_state(parts), make_state(whole)
     figures = train_step(parts, accumulated, world, lr=0.5)
@@ -63,7 +62,8 @@ def test_steps_with_fused_adamw_equal_steps_with_plain_adamw(
     ]
     plain = torch.optim.AdamW(groups, betas=(0.8, 0.9), eps=1e-8, foreach=False, fused=False)
     for lr in (1e-3, 1e-2, 3e-3):
-        loss = plain_loss(model, next(loader), world.device)
+        (batch,) = next(loader)
+        loss = plain_loss(model, batch, world.device)
         loss.backward()
         clip_grad_norm_(model.parameters(), 0.5)
         for group in plain.param_groups:
@@ -84,7 +84,8 @@ def test_gradients_are_clipped_as_torch_clips_and_the_norm_before_is_reported(
     options = Optim(name="sgd", betas=(0.0, 0.0), weight_decay=0.0, max_grad_norm=max_grad_norm)
     cfg = make_config(batch_size=4, optim=options)
     state, model = make_state(cfg), make_model(world.device)
-    plain_loss(model, next(make_loader(cfg)), world.device).backward()
+    (batch,) = next(make_loader(cfg))
+    plain_loss(model, batch, world.device).backward()
     grads = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
     norm = torch.linalg.vector_norm(torch.cat(grads)).item()
     assert 0.01 < norm < 1e6
@@ -122,7 +123,7 @@ def test_tokens_count_padding_and_target_tokens_do_not(make_config, make_state, 
     rows = make_loader(alone)
     lengths, num_targets = [], 0
     for _ in range(4):
-        row = next(rows)
+        (row,) = next(rows)
         lengths.append(row.input_ids.shape[1])
         num_targets += int((row.targets != IGNORE_INDEX).sum())
     figures = train_step(cfg, make_state(cfg), world, lr=0.1)

@@ -97,7 +97,7 @@ def _did_not_start(error: Exception | KeyboardInterrupt, folder: Path, *, debug:
         update_info(folder, status="interrupted", end=now())
         print("\nInterrupted before it began.", file=sys.stderr)
         return 130
-    from tune_recipes.runner import report
+    from tune_recipes.reporting import report
 
     update_info(folder, status="failed", end=now())
     return report(error, debug=debug, log=folder / LOG)

@@ -33,7 +33,7 @@ class Batch:
     targets: Tensor
     """(B, S) int64; the id that follows each position, `IGNORE_INDEX` where none is learned."""
     num_target_tokens: int
-    """Positions with a target; 0 only in a process for which an epoch's last batch has no record left."""
+    """Positions with a target; 0 where an epoch's last step has no record left for a process."""
     records: tuple[str, ...]
     """Where each sequence's record stands in the data file."""
 
@@ -43,16 +43,15 @@ class Batch:
 
 
 class Loader:
-    """An endless stream of batches that remembers where it is.
+    """An endless stream of steps that remembers where it is.
 
-    All processes together see in each step what a single process with a batch size of `batch_size *
-    world_size` sees: the next records of the epoch's order, each process an equal part of them. The last
-    batch of an epoch holds what is left, and may be smaller. Should there be fewer records left than
-    processes, those without one get a row of padding without targets, so that all of them go through the step
-    together.
+    A step is the next `step_size` records of the epoch's order, whatever the number of processes: each gets
+    an equal part of them, in micro-batches of at most `batch_size`. The last step of an epoch has what is
+    left. All processes have the same number of micro-batches; one without a record gets a row of padding
+    without targets instead, so that all of them go through the step together.
 
     Attributes:
-        epoch: How often all records have been seen; the next batch belongs to this epoch.
+        epoch: How often all records have been seen; the next step belongs to this epoch.
         fingerprint: Of the data file.
     """
 
@@ -61,6 +60,7 @@ class Loader:
         examples: Sequence["_Stored"],
         fingerprint: Fingerprint,
         *,
+        step_size: int,
         batch_size: int,
         seed: int,
         shuffle: bool,
@@ -71,9 +71,9 @@ class Loader:
         """Made by `build_loader`."""
         self.epoch = 0
         self.fingerprint = fingerprint
+        self.step_size = step_size
+        self.batch_size = batch_size
         self._examples = examples
-        self._batch_size = batch_size
-        self._global_batch_size = batch_size * world_size
         self._seed = seed
         self._shuffle = shuffle
         self._pad_id = pad_id
@@ -88,28 +88,40 @@ class Loader:
         return max(len(example.input_ids) for example in self._examples)
 
     @property
+    def most_targets(self) -> int:
+        """The most targets that a sequence has."""
+        return max(int((example.targets != IGNORE_INDEX).sum()) for example in self._examples)
+
+    @property
+    def tokens_per_record(self) -> float:
+        """Tokens of a sequence, on average."""
+        return sum(len(example.input_ids) for example in self._examples) / len(self._examples)
+
+    @property
     def largest_id(self) -> int:
         """The largest token id in the data."""
         return int(max(max(example.input_ids.max(), example.targets.max()) for example in self._examples))
 
     def __len__(self) -> int:
-        """Batches of an epoch."""
-        return -(-len(self._examples) // self._global_batch_size)
+        """Steps of an epoch."""
+        return -(-len(self._examples) // self.step_size)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[tuple[Batch, ...]]:
         return self
 
-    def __next__(self) -> Batch:
-        together = self._order[self._num_seen : self._num_seen + self._global_batch_size]
+    def __next__(self) -> tuple[Batch, ...]:
+        """Return this process's micro-batches of the next step."""
+        together = self._order[self._num_seen : self._num_seen + self.step_size]
         self._num_seen += len(together)
         if self._num_seen == len(self._examples):
             self.epoch += 1
             self._num_seen = 0
             self._order = self._epoch_order()
-        # Equal parts: of a full batch, `batch_size` records each.
-        begin = self._rank * len(together) // self._world_size
-        end = (self._rank + 1) * len(together) // self._world_size
-        return self._collate([self._examples[i] for i in together[begin:end]])
+        longest_part = -(-len(together) // self._world_size)
+        num_batches = -(-longest_part // self.batch_size)
+        mine = _equal_part(together, self._rank, self._world_size)
+        parts = (_equal_part(mine, index, num_batches) for index in range(num_batches))
+        return tuple(self._collate([self._examples[i] for i in part]) for part in parts)
 
     def state_dict(self) -> dict[str, Any]:
         """Say where the stream is; the same in every process, and plain numbers and texts only.
@@ -164,6 +176,10 @@ class Loader:
         )
 
 
+def _equal_part(items: Sequence[int], index: int, num_parts: int) -> Sequence[int]:
+    return items[index * len(items) // num_parts : (index + 1) * len(items) // num_parts]
+
+
 @dataclass(frozen=True, slots=True)
 class _Stored:
     """An example, shifted: the target at a position is the id that follows. int32, to take little memory."""
@@ -178,6 +194,7 @@ def build_loader(
     tokenizer: Tokenizer,
     *,
     batch_size: int,
+    step_size: int | None = None,
     seed: int,
     rank: int = 0,
     world_size: int = 1,
@@ -188,7 +205,8 @@ def build_loader(
     Args:
         data: The `data` options of a recipe.
         tokenizer: The checkpoint's.
-        batch_size: Sequences of a micro-batch of each process.
+        batch_size: Sequences of a micro-batch of one process, at most.
+        step_size: Sequences of a step of all processes; by default a micro-batch of each.
         seed: Decides the order, with the epoch.
         rank: This process.
         world_size: All processes.
@@ -209,6 +227,7 @@ def build_loader(
     return Loader(
         [_store(example) for example in examples],
         fingerprint,
+        step_size=step_size or batch_size * world_size,
         batch_size=batch_size,
         seed=seed,
         shuffle=data.shuffle,

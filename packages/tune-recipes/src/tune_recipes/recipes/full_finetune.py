@@ -1,6 +1,6 @@
 """Fine-tune every weight of a model, or train a small one from scratch.
 
-tune run full_finetune --config demo_full_finetune
+tune run full_finetune --config demo_full_finetune --nproc 2
 python full_finetune.py --config alpaca_smollm2_135m_full_finetune optim.lr=1e-5
 """
 
@@ -10,16 +10,15 @@ import torch
 
 from tune_recipes.catalog import local_path
 from tune_recipes.models.config import read_model_config
-from tune_recipes.models.decoder import Decoder
 from tune_recipes.models.export import save_model
-from tune_recipes.models.load import load_model
+from tune_recipes.models.load import allocate_, init_weights_, load_weights_, meta_model
 from tune_recipes.runner import start
 from tune_recipes.schema import Shape, Training
 from tune_recipes.tokenizer import Tokenizer
 from tune_recipes.train import Run, TrainState, batches_of, build_optimizer, plan_steps, train_step
-from tune_recipes.train.distributed import World, join_world, shard
+from tune_recipes.train.distributed import shard
 from tune_recipes.train.precision import resolve_dtype
-from tune_recipes.train.setup import model_from_scratch
+from tune_recipes.train.setup import model_config
 
 
 class Config(Training, frozen=True, kw_only=True):
@@ -39,35 +38,31 @@ class Config(Training, frozen=True, kw_only=True):
 
 def main(cfg: Config, run: Run) -> None:
     """Build everything, go on from the last checkpoint if there is one, train, and export the whole model."""
-    torch.manual_seed(cfg.seed)
+    world = run.world
+    torch.manual_seed(cfg.seed + world.rank)
     folder = local_path(cfg.model)
-    with join_world() as world:
-        tokenizer = Tokenizer(folder)
-        loader = batches_of(cfg, run, tokenizer, world)
-        model = starting_model(cfg, tokenizer, world)
-        shard(model, world.mesh)
-        state = TrainState(model, build_optimizer(model, cfg.optim), loader)
-        run.begin(state)
-        train(cfg, run, state, world)
-        save_model(model, run.final, config=model.config, source=folder)
-        run.finish(cfg.data.format)
+    tokenizer = Tokenizer(folder)
+    loader = batches_of(cfg, run, tokenizer)
+    shape = model_config(cfg.shape, tokenizer) if cfg.shape else read_model_config(folder)
+    model = meta_model(shape, dtype=resolve_dtype(cfg.dtype, world.device))
+    shard(model, world.mesh)  # before it takes memory, so that no process holds it whole
+    allocate_(model, world.device)
+    if cfg.init == "random":
+        init_weights_(model, seed=cfg.seed)
+    else:
+        load_weights_(model, folder)
+    state = TrainState(model, build_optimizer(model, cfg.optim), loader)
+    run.begin(cfg, state)
+    train(cfg, run, state)
+    save_model(model, run.final, config=model.config, source=folder, world=world)
+    run.finish(cfg.data.format)
 
 
-def starting_model(cfg: Config, tokenizer: Tokenizer, world: World) -> Decoder:
-    """Return the checkpoint's model, or one of the wished or the checkpoint's shape with random weights."""
-    folder = local_path(cfg.model)
-    dtype = resolve_dtype(cfg.dtype, world.device)
-    if cfg.init == "checkpoint":
-        return load_model(folder, dtype=dtype, device=world.device)
-    shape = cfg.shape or read_model_config(folder)
-    return model_from_scratch(shape, tokenizer, seed=cfg.seed, dtype=dtype, device=world.device)
-
-
-def train(cfg: Config, run: Run, state: TrainState, world: World) -> None:
+def train(cfg: Config, run: Run, state: TrainState) -> None:
     """Take the steps that are left."""
     plan = plan_steps(cfg, state.loader)
     for step in run.steps(state.step, plan.num_steps):
-        metrics = train_step(cfg, state, world, lr=plan.lr(step))
+        metrics = train_step(cfg, state, run.world, lr=plan.lr(step))
         run.after_step(cfg, state, metrics)
 
 

@@ -11,14 +11,15 @@ Source: Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, 2021, sec
 import torch
 
 from tune_recipes.catalog import local_path
-from tune_recipes.lora import add_lora, merge_lora_, save_adapter
+from tune_recipes.lora import add_lora, init_lora_, merge_lora_, save_adapter
+from tune_recipes.models.config import read_model_config
 from tune_recipes.models.export import save_model
-from tune_recipes.models.load import load_model
+from tune_recipes.models.load import allocate_, load_weights_, meta_model
 from tune_recipes.runner import start
 from tune_recipes.schema import Lora, Optim, Training
 from tune_recipes.tokenizer import Tokenizer
 from tune_recipes.train import Run, TrainState, batches_of, build_optimizer, plan_steps, train_step
-from tune_recipes.train.distributed import World, join_world, shard
+from tune_recipes.train.distributed import shard
 from tune_recipes.train.precision import resolve_dtype
 
 
@@ -32,37 +33,39 @@ class Config(Training, frozen=True, kw_only=True):
 
 
 def main(cfg: Config, run: Run) -> None:
-    """Load the model, put the adapter beside it, train that, and export it alone or merged in too."""
-    torch.manual_seed(cfg.seed)
+    """Put the adapter beside the frozen model, train it, and export it alone or merged in too."""
+    world = run.world
+    torch.manual_seed(cfg.seed + world.rank)  # each process drops out other inputs
     folder = local_path(cfg.model)
-    with join_world() as world:
-        loader = batches_of(cfg, run, Tokenizer(folder), world)
-        model = load_model(folder, dtype=resolve_dtype(cfg.dtype, world.device), device=world.device)
-        add_lora(
-            model,
-            targets=cfg.lora.targets,
-            rank=cfg.lora.rank,
-            alpha=cfg.lora.alpha,
-            dropout=cfg.lora.dropout,
-            seed=cfg.seed,
-        )
-        shard(model, world.mesh)
-        state = TrainState(model, build_optimizer(model, cfg.optim), loader)
-        run.begin(state)
-        train(cfg, run, state, world)
-        # The absolute path, so that the adapter finds its base from wherever it is loaded.
-        save_adapter(model, run.final, base=str(folder.resolve()))
-        if cfg.lora.merge:
-            merge_lora_(model)
-            save_model(model, run.merged, config=model.config, source=folder)
-        run.finish(cfg.data.format)
+    loader = batches_of(cfg, run, Tokenizer(folder))
+    model = meta_model(read_model_config(folder), dtype=resolve_dtype(cfg.dtype, world.device))
+    add_lora(
+        model,
+        targets=cfg.lora.targets,
+        rank=cfg.lora.rank,
+        alpha=cfg.lora.alpha,
+        dropout=cfg.lora.dropout,
+    )
+    shard(model, world.mesh)
+    allocate_(model, world.device)
+    load_weights_(model, folder)
+    init_lora_(model, seed=cfg.seed)
+    state = TrainState(model, build_optimizer(model, cfg.optim), loader)
+    run.begin(cfg, state)
+    train(cfg, run, state)
+    # The absolute path, so that the adapter finds its base from wherever it is loaded.
+    save_adapter(model, run.final, base=str(folder.resolve()), world=world)
+    if cfg.lora.merge:
+        merge_lora_(model)
+        save_model(model, run.merged, config=model.config, source=folder, world=world)
+    run.finish(cfg.data.format)
 
 
-def train(cfg: Config, run: Run, state: TrainState, world: World) -> None:
+def train(cfg: Config, run: Run, state: TrainState) -> None:
     """Take the steps that are left; only the adapter changes, and only it is saved."""
     plan = plan_steps(cfg, state.loader)
     for step in run.steps(state.step, plan.num_steps):
-        metrics = train_step(cfg, state, world, lr=plan.lr(step))
+        metrics = train_step(cfg, state, run.world, lr=plan.lr(step))
         run.after_step(cfg, state, metrics)
 
 

@@ -22,6 +22,8 @@ def resolve_dtype(
         device: Where to compute.
         cpu_capabilities: What `torch.cpu.get_capabilities` says of the CPU; this one's, if not given.
     """
+    if device.type == "meta":  # a dry run: what a run on this machine would take
+        device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     if name == "auto":
         return torch.bfloat16 if _has_fast_bf16(device, cpu_capabilities) else torch.float32
     return {"fp32": torch.float32, "bf16": torch.bfloat16}[name]

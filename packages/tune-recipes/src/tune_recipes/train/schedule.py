@@ -38,6 +38,6 @@ class StepPlan:
 
 
 def plan_steps(cfg: Training, loader: Loader) -> StepPlan:
-    """Return the steps of a run: the whole ones in its epochs, at most `max_steps`, at least one."""
-    in_epochs = max(1, cfg.epochs * len(loader) // cfg.grad_accum_steps)
+    """Return the steps of a run: those of its epochs, at most `max_steps`."""
+    in_epochs = cfg.epochs * len(loader)
     return StepPlan(min(in_epochs, cfg.max_steps or in_epochs), cfg.schedule, cfg.optim.lr)

@@ -1,18 +1,13 @@
-"""What a recipe builds from its options: its batches, and a model that starts from scratch."""
-
-import torch
+"""What a recipe builds from its options: its batches, and the shape of a model that starts from scratch."""
 
 from tune_recipes.data.loader import Loader, build_loader
 from tune_recipes.models.config import ModelConfig, RopeParameters
-from tune_recipes.models.decoder import Decoder
-from tune_recipes.models.load import build_model
 from tune_recipes.schema import Shape, Training
 from tune_recipes.tokenizer import Tokenizer
-from tune_recipes.train.distributed import World
 from tune_recipes.train.run import Run
 
 
-def batches_of(cfg: Training, run: Run, tokenizer: Tokenizer, world: World) -> Loader:
+def batches_of(cfg: Training, run: Run, tokenizer: Tokenizer) -> Loader:
     """Return this process's micro-batches of a run.
 
     Raises:
@@ -22,31 +17,17 @@ def batches_of(cfg: Training, run: Run, tokenizer: Tokenizer, world: World) -> L
         cfg.data,
         tokenizer,
         batch_size=cfg.batch_size,
+        # Of the processes that it was started with: a run that goes on with others takes the same steps.
+        step_size=cfg.batch_size * cfg.grad_accum_steps * run.started_with,
         seed=cfg.seed,
-        rank=world.rank,
-        world_size=world.size,
+        rank=run.world.rank,
+        world_size=run.world.size,
         now=run.began,
     )
 
 
-def model_from_scratch(
-    shape: Shape | ModelConfig, tokenizer: Tokenizer, *, seed: int, dtype: torch.dtype, device: torch.device
-) -> Decoder:
-    """Return a model with random weights.
-
-    Args:
-        shape: Its size; from a config.json, or from the recipe's options, which leave the vocabulary to the
-            tokenizer.
-        tokenizer: What it will read.
-        seed: Decides the weights.
-        dtype: Of the parameters.
-        device: Where they live.
-    """
-    config = shape if isinstance(shape, ModelConfig) else _config_of(shape, tokenizer)
-    return build_model(config, seed=seed, dtype=dtype, device=device)
-
-
-def _config_of(shape: Shape, tokenizer: Tokenizer) -> ModelConfig:
+def model_config(shape: Shape, tokenizer: Tokenizer) -> ModelConfig:
+    """Return the config of a model of a wished size, whose vocabulary is the tokenizer's."""
     return ModelConfig(
         vocab_size=tokenizer.vocab_size,
         hidden_size=shape.hidden_size,
