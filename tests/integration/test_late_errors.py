@@ -1,6 +1,8 @@
 """What is only found while loading is told as clearly as what is found before; nothing is left half made."""
 
 import json
+import resource
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from support import TINY, RunTune
+from support import TINY, TUNE, RunTune
 
 
 @pytest.fixture
@@ -141,3 +143,33 @@ def test_a_tokenizer_larger_than_the_embedding_is_refused(model: Path, tune_here
     name = "model.embed_tokens.weight"
     change_weights(model, lambda weights: weights.update({name: weights[name][:100].clone()}))
     assert_told(finetune(tune_here, model), "do not belong together")
+
+
+def test_a_full_memory_is_told_with_what_each_change_would_save(tmp_path: Path):
+    words = ["run", "full_finetune", "--config", "demo_full_finetune", "shape.intermediate_size=400000"]
+    limit = 6 * 10**9  # of addresses; the weights alone take 5
+    done = subprocess.run(
+        [*TUNE, *words, "batch_size=8"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    message = done.stderr[done.stderr.index("error: ") :]
+    assert message.startswith("error: there is not enough memory: ")
+    saved = {
+        line.split("about")[0].strip(): float(line.split("about ")[1].split()[0].replace(",", ""))
+        for line in message.splitlines()[2:]
+    }
+    assert saved.keys() == {
+        "dtype=bf16",
+        "the recipe lora_finetune",
+        "2 processes or GPUs",
+        "optim.name=sgd",
+        "batch_size=4 grad_accum_steps=2",
+    }
+    assert all(size > 0 for size in saved.values())
+    assert "Traceback" in next((tmp_path / "runs").glob("*/log.txt")).read_text()

@@ -168,7 +168,7 @@ def _mark_begun(folder: Path, words: argparse.Namespace, world: World) -> runs.R
     if words.resume:
         before = runs.read_info(folder).resumed
         return runs.update_info(folder, status="running", end=None, resumed=[*before, runs.now()])
-    return runs.update_info(folder, world_size=world.size)
+    return runs.update_info(folder, world_size=world.size, device=world.device.type)
 
 
 @contextmanager

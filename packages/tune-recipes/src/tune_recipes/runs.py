@@ -63,6 +63,8 @@ class RunInfo(msgspec.Struct, kw_only=True):
     """The seed of initial weights, data order and dropout."""
     world_size: int = 1
     """Number of processes that it was started with."""
+    device: str | None = None
+    """What it computed on: `cpu`, `cuda`, ..."""
     versions: dict[str, str]
     """Python's, and those of the packages that decide the result."""
     git_commit: str | None

@@ -1,7 +1,7 @@
 """Tensors that may be split over processes by rows: what is here, and how to get them whole.
 
 FSDP turns a parameter into a DTensor, which is asked for by its methods and not by its type: to import
-DTensor costs a second and a half, which one process need not pay.
+DTensor costs a second and a half, which a process that only answers questions need not pay.
 """
 
 from torch import Tensor

@@ -1,5 +1,7 @@
 """What to say when the memory was not enough: what takes it, and what each change would save."""
 
+import re
+import traceback
 from collections.abc import Callable
 
 import torch
@@ -27,12 +29,18 @@ def is_out_of_memory(error: BaseException | None) -> bool:
 
 def out_of_memory(main: Callable[..., None], cfg: Training, run: Run, error: Exception) -> TrainingFailed:
     """Return the error to raise in place of the one that says that there was no memory left."""
-    first_line = (str(error).splitlines() or [type(error).__name__])[0]
+    traceback.clear_frames(error.__traceback__)  # what they hold is the room that we need
     try:
         advice = _advice(planned_state(main, cfg, run.world), cfg, run.world.size)
     except Exception:  # advice is not worth an error of its own
         advice = ["try a smaller batch_size, or more processes"]
-    return TrainingFailed("\n  ".join([f"there is not enough memory: {first_line}", *advice]))
+    return TrainingFailed("\n  ".join([_what_was_missing(error), *advice]))
+
+
+def _what_was_missing(error: Exception) -> str:
+    if on_cpu := re.search(r"tried to allocate (\d+) bytes", str(error)):
+        return f"there is not enough memory: another {megabytes(int(on_cpu[1]))} were wanted"
+    return f"there is not enough memory: {(str(error).splitlines() or [type(error).__name__])[0]}"
 
 
 def _advice(state: TrainState, cfg: Training, num_processes: int) -> list[str]:

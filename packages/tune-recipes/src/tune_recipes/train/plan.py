@@ -40,13 +40,13 @@ class Plan(Struct, frozen=True):
             "all of them trained" if self.trained == self.parameters else f"{self.trained:,} of them trained"
         )
         rows = [
-            ("model", f"{self.parameters:,} parameters in {self.dtype}, {share}"),
-            ("data", f"{self.records:,} records"),
-            ("steps", f"{self.steps:,}"),
-            ("a step", f"{self.records_a_step:,} records, about {self.tokens_a_step:,.0f} tokens"),
+            ("Model", f"{self.parameters:,} parameters in {self.dtype}, {share}"),
+            ("Data", f"{self.records:,} records"),
+            ("Steps", f"{self.steps:,}"),
+            ("A step", f"{self.records_a_step:,} records, about {self.tokens_a_step:,.0f} tokens"),
         ]
         each = " of each process" if self.processes > 1 else ""
-        memory = [(name, megabytes(size)) for name, size in self.memory.parts().items() if size]
+        memory = [(name.capitalize(), megabytes(size)) for name, size in self.memory.parts().items() if size]
         return [
             "TRAINING",
             *(f"    {label:<20}{text}" for label, text in rows),
@@ -54,7 +54,7 @@ class Plan(Struct, frozen=True):
             f"MEMORY{each}, estimated; PyTorch itself takes some hundred MB more",
             *(
                 f"    {label:<20}{text:>14}"
-                for label, text in [*memory, ("in all", megabytes(self.memory.total))]
+                for label, text in [*memory, ("In all", megabytes(self.memory.total))]
             ),
         ]
 
