@@ -82,6 +82,12 @@ EXAMPLES
     # Any option of the recipe can be set on the command line
     $ tune run full_finetune --config demo_full_finetune optim.lr=1e-3 --seed 7
 
+    # On two GPUs; --nproc 2 is the same on the CPU
+    $ tune run full_finetune --config demo_full_finetune --num-gpus 2
+
+    # What it would do, and how much memory it would take
+    $ tune run full_finetune --config demo_full_finetune --nproc 2 --dry-run
+
     # Go on with a run that was stopped
     $ tune run --resume runs/20260102-030405-demo_full_finetune-1a2b
 

@@ -66,6 +66,7 @@ def _label(entry: "HelpEntry") -> str:
     if entry.positional_label:
         return entry.positional_label
     names = [*entry.positive_shorts, *entry.positive_names, *entry.negative_names]
+    names = [name for name in names if "_" not in name]  # the same with `-` stands beside it
     return ", ".join(names) + (f" {entry.metavar}" if entry.metavar else "")
 
 
