@@ -44,8 +44,8 @@ def test_accumulated_step_equals_a_step_on_all_sequences(make_config, make_state
     accumulated, at_once = make_state(parts), make_state(whole)
     figures = train_step(parts, accumulated, world, lr=0.5)
     expected = train_step(whole, at_once, world, lr=0.5)
-    assert figures["loss"] == pytest.approx(expected["loss"], abs=1e-6)
-    assert figures["grad_norm"] == pytest.approx(expected["grad_norm"], abs=1e-6)
+    assert figures["loss"] == pytest.approx(expected["loss"], abs=1e-5)
+    assert figures["grad_norm"] == pytest.approx(expected["grad_norm"], abs=1e-5)
     assert figures["target_tokens"] == expected["target_tokens"]
     assert_same_weights(accumulated.model, at_once.model)
 
@@ -71,7 +71,7 @@ def test_steps_with_fused_adamw_equal_steps_with_plain_adamw(
         plain.step()
         plain.zero_grad()
         figures = train_step(cfg, state, world, lr=lr)
-        assert figures["loss"] == pytest.approx(loss.item(), abs=1e-6)
+        assert figures["loss"] == pytest.approx(loss.item(), abs=1e-5)
         assert figures["lr"] == lr
         assert_same_weights(state.model, model)
     assert state.step == 3
