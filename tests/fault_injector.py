@@ -40,8 +40,9 @@ class Job:
 
     def __init__(self, folder: Path, words: Sequence[str]):
         """Start it in a folder."""
-        self._log = (folder / "printed").open("w+")
-        self.process = subprocess.Popen([*TUNE, *words], cwd=folder, stdout=self._log, stderr=self._log)
+        self._printed = folder / "printed"
+        with self._printed.open("w") as file:
+            self.process = subprocess.Popen([*TUNE, *words], cwd=folder, stdout=file, stderr=file)
         self._folder = folder
         self._places: set[bytes] = set()
         """Where the launcher and its processes leave each other notes."""
@@ -79,8 +80,7 @@ class Job:
         """Wait until it has ended, with all its processes; return its exit status and what it printed."""
         code = self.process.wait(PATIENCE_S)
         until(lambda: not self.ranks(), "processes live on after the run")
-        self._log.seek(0)
-        return code, self._log.read()
+        return code, self._printed.read_text()
 
 
 def _read(path: Path) -> bytes:
@@ -189,7 +189,8 @@ def fill_the_disk(job: Job, dice: random.Random) -> None:
             file.write(b"x" * 4096)
     code, printed = job.end()
     filler.unlink()
-    assert code == 1 or "Finished" in printed, printed
+    told = re.search(r"the disk is full: .* MB are (missing|free).*\n.* `tune run --resume", printed)
+    assert (code == 1 and told and "OSError" not in printed) or "Finished" in printed, printed
     return None
 
 
@@ -231,7 +232,20 @@ def broken(
     folder: Path, faults: Sequence[Callable[[Job, random.Random], None]], dice: random.Random
 ) -> tuple[Path, int]:
     """Run to the end through these faults; return the run folder, and how many came before the end."""
-    (folder / "runs").mkdir(parents=True, exist_ok=True)
+    mounted = _small_disk(folder)
+    try:
+        run, num_faults = _broken(folder, faults, dice)
+        if mounted:  # what is on it goes with it
+            run = shutil.copytree(run, folder / "ended")
+        return run, num_faults
+    finally:
+        if mounted:
+            subprocess.run(["umount", "-l", folder / "runs"], check=True)
+
+
+def _broken(
+    folder: Path, faults: Sequence[Callable[[Job, random.Random], None]], dice: random.Random
+) -> tuple[Path, int]:
     job, num_faults = Job(folder, RUN), 0
     for fault in faults:
         goal = job.steps() + dice.randint(1, 3 * SAVE_EVERY)
@@ -293,15 +307,9 @@ def main() -> None:
         while total < words.faults:
             number += 1
             print(f"run {number}:", flush=True)
-            folder = Path(place) / f"run{number}"
-            mounted = _small_disk(folder)
-            try:
-                run, num_faults = broken(folder, dice.choices(FAULTS, k=words.each), dice)
-                assert_same(run, reference)
-                total += num_faults
-            finally:
-                if mounted:
-                    subprocess.run(["umount", "-l", folder / "runs"], check=True)
+            run, num_faults = broken(Path(place) / f"run{number}", dice.choices(FAULTS, k=words.each), dice)
+            assert_same(run, reference)
+            total += num_faults
     print(f"{total} faults in {number} runs; losses and weights are those of the unbroken run, bit for bit")
 
 

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -227,7 +227,8 @@ def _mark_failed(folder: Path) -> None:
     from tune_recipes.runs import now, read_info, update_info
 
     if read_info(folder).status != "failed":
-        update_info(folder, status="failed", end=now())
+        with suppress(OSError):  # a disk that is full has been told
+            update_info(folder, status="failed", end=now())
 
 
 def _did_not_start(error: Exception | KeyboardInterrupt, folder: Path, *, debug: bool) -> int:

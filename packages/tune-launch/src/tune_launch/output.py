@@ -1,4 +1,8 @@
-"""Where the output of a process goes: the terminal, its log, or both."""
+"""Where the output of a process goes: the terminal, its log, or both.
+
+That it cannot be written, to a terminal that was closed or to a disk that is full, is no reason to end a
+process that trains, and may be about to save.
+"""
 
 import io
 import os
@@ -48,18 +52,17 @@ def _last_drawn(line: str) -> str:
 
 
 class Shown:
-    """The terminal's stream, which keeps a log as well; for everything but writing it is the terminal's."""
+    """A stream whose lines go elsewhere as well; for everything but writing it is that stream."""
 
-    def __init__(self, terminal: TextIO, lines: Lines):
-        self._terminal = terminal
+    def __init__(self, stream: TextIO, lines: Lines):
+        self._stream = stream
         self._lines = lines
 
     def write(self, text: str) -> int:
         """Write to both."""
         self._lines.write(text)
-        # A terminal that has been closed must not end a process that is about to save; the log has it all.
         with suppress(OSError):
-            self._terminal.write(text)
+            self._stream.write(text)
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
@@ -68,12 +71,12 @@ class Shown:
             self.write(line)
 
     def flush(self) -> None:
-        """Flush the terminal; the log flushes with each line."""
+        """Flush the stream; the log is never behind."""
         with suppress(OSError):
-            self._terminal.flush()
+            self._stream.flush()
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._terminal, name)
+        return getattr(self._stream, name)
 
 
 class Marked(io.TextIOBase):
@@ -110,13 +113,15 @@ class Output:
         self.log = log.open("a", buffering=1, encoding="utf-8", errors="backslashreplace")
         """The log of this process."""
         self._lines: list[Lines] = []
-        if rank > 0 or all_ranks:
-            terminals = [os.dup(1), os.dup(2)] if all_ranks else []
+        if all_ranks:
+            terminals = [os.dup(1), os.dup(2)]
             self._redirect()
-            if terminals:
-                sys.stdout, sys.stderr = (self._marked(terminal, rank) for terminal in terminals)
-        else:
+            sys.stdout, sys.stderr = (self._marked(terminal, rank) for terminal in terminals)
+        elif rank > 0:
+            self._redirect()
             sys.stdout, sys.stderr = self._shown(sys.stdout), self._shown(sys.stderr)
+        else:
+            sys.stdout, sys.stderr = self._shown(sys.stdout, self.keep), self._shown(sys.stderr, self.keep)
 
     def _redirect(self) -> None:
         for stream in (sys.stdout, sys.stderr):
@@ -126,14 +131,18 @@ class Output:
 
     def _marked(self, terminal: int, rank: int) -> TextIO:
         mark = f"[rank {rank}] "
-        lines = Lines(self.log.write, lambda line: _write_whole(terminal, mark + line))
+        lines = Lines(self.keep, lambda line: _write_whole(terminal, mark + line))
         self._lines.append(lines)
         return cast(TextIO, Marked(lines, self.log))
 
-    def _shown(self, terminal: TextIO) -> TextIO:
-        lines = Lines(self.log.write)
+    def _shown(self, stream: TextIO, *takers: Callable[[str], object]) -> TextIO:
+        lines = Lines(*takers)
         self._lines.append(lines)
-        return cast(TextIO, Shown(terminal, lines))
+        return cast(TextIO, Shown(stream, lines))
+
+    def keep(self, text: str) -> None:
+        """Write to the log alone."""
+        _write_whole(self.log.fileno(), text)
 
     def finish(self) -> None:
         """Write what is left."""
@@ -143,9 +152,9 @@ class Output:
             lines.finish()
 
 
-def _write_whole(file: int, line: str) -> None:
+def _write_whole(file: int, text: str) -> None:
     # One call for each line, past all buffers: several processes write here, and their lines must not mingle.
-    data = line.encode(errors="backslashreplace")
-    with suppress(OSError):  # the terminal may have been closed; the log has the line
+    data = text.encode(errors="backslashreplace")
+    with suppress(OSError):
         while data:
             data = data[os.write(file, data) :]

@@ -61,8 +61,8 @@ def _run(job: notes.Job, rank: int, place: Path) -> notes.Note:
     except BaseException as error:
         note = _note_of(error)
         if note.code == 1:
-            file = output.log if output else sys.stderr
-            traceback.print_exception(type(error), error, _from_script(error, job.script), file=file)
+            shown = traceback.format_exception(type(error), error, _from_script(error, job.script))
+            (output.keep if output else sys.stderr.write)("".join(shown))
     for signum in notes.STOP_SIGNALS:  # nothing is left to stop
         signal.signal(signum, signal.SIG_IGN)
     if output:

@@ -8,7 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn, TextIO
@@ -47,7 +47,7 @@ def guard(function: Callable[[], object], *, debug: bool, log: Path | None = Non
 def report(error: Exception, *, debug: bool, log: Path | None = None) -> int:
     """Print an error as a message and return the exit status: 2 for what the user can mend, else 1."""
     if log is not None:
-        with log.open("a", encoding="utf-8") as file:
+        with suppress(OSError), log.open("a", encoding="utf-8") as file:  # a full disk may be what is told
             traceback.print_exception(error, file=file)
     if debug:
         traceback.print_exception(error)
@@ -72,9 +72,10 @@ def _tell_launcher(text: str) -> None:
     """
     if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
         extra = {"timestamp": str(int(time.time()))}
-        Path(path).write_text(
-            json.dumps({"message": {"message": text, "extraInfo": extra}}), encoding="utf-8"
-        )
+        with suppress(OSError):
+            Path(path).write_text(
+                json.dumps({"message": {"message": text, "extraInfo": extra}}), encoding="utf-8"
+            )
 
 
 @contextmanager
@@ -127,14 +128,14 @@ def _is_standard_error(path: Path) -> bool:
 
 
 class _Tee(io.TextIOBase):
-    """A stream that writes to the terminal and to a file."""
+    """A stream that writes to the terminal and to a file; if the file cannot be written, to the terminal."""
 
     def __init__(self, terminal: TextIO, log: TextIO):
         self._terminal, self._log = terminal, log
 
     def write(self, text: str) -> int:
-        self._log.write(text)
-        self._log.flush()
+        with suppress(OSError):  # past the buffer, which would try again, and fail, when it is closed
+            os.write(self._log.fileno(), text.encode(errors="backslashreplace"))
         return self._terminal.write(text)
 
     def flush(self) -> None:

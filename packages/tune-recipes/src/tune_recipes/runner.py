@@ -8,7 +8,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
@@ -18,8 +18,9 @@ from tune_recipes import runs
 from tune_recipes.catalog import find_config
 from tune_recipes.checks import check_inputs
 from tune_recipes.config import Loaded, load_config
-from tune_recipes.errors import UserError
+from tune_recipes.errors import TrainingFailed, UserError
 from tune_recipes.reporting import guard, kept_in_log, stopping_on_signals
+from tune_recipes.train.disk_full import disk_full, is_disk_full
 from tune_recipes.train.distributed import World, join_world, num_processes
 from tune_recipes.train.run import Run
 
@@ -148,16 +149,17 @@ def _run_in(
 
     def work() -> None:
         run.say(f"Going on with {folder}" if words.resume else f"Run folder: {folder}")
-        with run, _explaining_memory(main, cfg, run):
+        with run, _explaining_want(main, cfg, run):
             main(cfg, run)
 
     log_path = folder / runs.LOG if world.is_first else runs.rank_log(folder, world.rank)
     with kept_in_log(log if world.is_first else log_path):
         code = guard(work, debug=words.debug, log=log_path)
         if world.is_first:
-            end: dict[str, Any] = {"status": STATUS.get(code, "failed"), "end": runs.now()}
-            ended = guard(lambda: runs.update_info(folder, **end), debug=words.debug, log=log_path)
-            code = code or ended
+            code = code or guard(lambda: _mark_ended(folder, 0), debug=words.debug, log=log_path)
+            if code:
+                with suppress(OSError):  # a disk that is full has been told
+                    _mark_ended(folder, code)
     if code == 130 and run.is_writing:  # stopped at once: not even a checkpoint under way is waited for
         os._exit(code)
     return code
@@ -171,14 +173,20 @@ def _mark_begun(folder: Path, words: argparse.Namespace, world: World) -> runs.R
     return runs.update_info(folder, world_size=world.size, device=world.device.type)
 
 
+def _mark_ended(folder: Path, code: int) -> None:
+    runs.update_info(folder, status=STATUS.get(code, "failed"), end=runs.now())
+
+
 @contextmanager
-def _explaining_memory(main: Main, cfg: Any, run: Run) -> Generator[None]:
-    """Say what takes the memory and what would save some, where there was not enough."""
+def _explaining_want(main: Main, cfg: Any, run: Run) -> Generator[None]:
+    """Say more of a want of memory or of room on the disk than the error does."""
     try:
         yield
     except Exception as error:
         from tune_recipes.train.out_of_memory import is_out_of_memory, out_of_memory
 
+        if is_disk_full(error):
+            raise TrainingFailed(disk_full(run.folder)) from error
         if not is_out_of_memory(error):
             raise
         raise out_of_memory(main, cfg, run, error) from error

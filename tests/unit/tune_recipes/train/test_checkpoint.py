@@ -247,7 +247,7 @@ def test_a_full_disk_is_told_before_it_is_written_to_and_what_was_saved_stays(
         saver.save(state)
     message = str(told.value)
     assert "step_00000002 was not saved: the disk is full: it takes " in message
-    assert " are missing\n  step_00000001 before it is whole: make room, and go on with `tune run" in message
+    assert " are missing\n  step_00000001 is whole: make room, and go on with `tune run" in message
     assert names(folder) == ["step_00000001"]
     assert load_latest(folder, make_state(), world, say=print) == folder / "step_00000001"
 
@@ -264,7 +264,7 @@ def test_a_disk_that_fills_up_while_it_is_written_to_leaves_no_half_checkpoint(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10**9))  # as if it came after
     saver.save(state)
     monkeypatch.undo()
-    with pytest.raises(TrainingFailed, match=r"the disk is full.*missing\n.*starts from the beginning"):
+    with pytest.raises(TrainingFailed, match=r"the disk is full.*missing\n  nothing was saved before"):
         saver.wait()
     assert names(folder) == []
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from tune_recipes.catalog import shown
 from tune_recipes.errors import TrainingFailed
 from tune_recipes.files import remove_folder
 from tune_recipes.models.sharded import local_part
 from tune_recipes.train.checkpoint import Marker, TrainState, list_checkpoints, random_state
+from tune_recipes.train.disk_full import disk_full, what_is_saved
 from tune_recipes.train.distributed import ToldElsewhere, World, new_group
 
 _BYTES_BESIDE = 2048
@@ -113,7 +113,9 @@ class Saver:
         for partial in self._folder.glob(".step_*.partial"):
             shutil.rmtree(partial)
         if shutil.disk_usage(self._folder).free < self._num_bytes:
-            raise TrainingFailed(f"{place.name} was not saved: {self._no_room()}")
+            raise TrainingFailed(
+                f"{place.name} was not saved: {disk_full(self._folder.parent, self._num_bytes)}"
+            )
 
     def _delete_old(self) -> None:
         for old in list_checkpoints(self._folder)[: -self._keep_last]:
@@ -122,27 +124,8 @@ class Saver:
     def _why(self, error: BaseException) -> str:
         # PyTorch's writer hides the system's error behind one of its own: look at the disk, not at the error.
         if shutil.disk_usage(self._folder).free < self._num_bytes:
-            return f"the checkpoint was not saved: {self._no_room()}"
+            return f"the checkpoint was not saved: {disk_full(self._folder.parent, self._num_bytes)}"
         failures = getattr(error, "failures", None) or {}  # what went wrong in each process
         cause = next((wrapped[0] for wrapped in failures.values()), error)
-        return f"the checkpoint was not saved: {type(cause).__name__}: {cause}\n  {self._last()}"
-
-    def _no_room(self) -> str:
-        free = shutil.disk_usage(self._folder).free
-        missing = max(self._num_bytes - free, 1)
-        return (
-            f"the disk is full: it takes {_megabytes(self._num_bytes)}, and {_megabytes(free)} are free in "
-            f"{shown(self._folder)}: {_megabytes(missing)} are missing\n  {self._last()}"
-        )
-
-    def _last(self) -> str:
-        """Say what there is to go on from."""
-        run = shown(self._folder.parent)
-        whole = list_checkpoints(self._folder)
-        if not whole:
-            return f"there is no checkpoint before it; `tune run --resume {run}` starts from the beginning"
-        return f"{whole[-1].name} before it is whole: make room, and go on with `tune run --resume {run}`"
-
-
-def _megabytes(num_bytes: int) -> str:
-    return f"{num_bytes / 1e6:,.1f} MB"
+        told = f"the checkpoint was not saved: {type(cause).__name__}: {cause}"
+        return f"{told}\n  {what_is_saved(self._folder.parent)}"
