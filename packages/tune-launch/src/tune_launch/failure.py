@@ -29,8 +29,13 @@ def first_failure(ends: Iterable[End], killed: Collection[int] = ()) -> End | No
     if first.code < 0:
         return first
     # What is wrong for all is told once, by the process that all look at.
-    alike = [end for end in failed if (end.code, end.message) == (first.code, first.message)]
+    alike = [end for end in failed if (end.code, _headline(end)) == (first.code, _headline(first))]
     return min(alike, key=lambda end: end.rank)
+
+
+def _headline(end: End) -> str | None:
+    # Below it may stand what differs, such as the place of a log.
+    return end.message and end.message.partition("\n")[0]
 
 
 def _when(end: End) -> float:
@@ -46,8 +51,7 @@ def brief(end: End) -> str:
         return f"rank {end.rank} did not answer"
     if end.code < 0:
         return f"rank {end.rank} was killed ({signal_name(-end.code)})"
-    first_line = end.message.splitlines()[0] if end.message else f"exit status {end.code}"
-    return f"rank {end.rank} failed ({first_line})"
+    return f"rank {end.rank} failed ({_headline(end) or f'exit status {end.code}'})"
 
 
 def explain(end: End, spec: LaunchSpec, log_dir: str) -> str:

@@ -14,9 +14,9 @@ def build_optimizer(model: nn.Module, cfg: Optim) -> torch.optim.Optimizer:
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
+    if cfg.name == "sgd":  # its fused form knows no parameters that are split over processes
+        return torch.optim.SGD(groups, lr=cfg.lr, momentum=cfg.betas[0], foreach=True)
     fused = not trained[0].is_meta  # there is nothing to compute in a dry run
-    if cfg.name == "sgd":
-        return torch.optim.SGD(groups, lr=cfg.lr, momentum=cfg.betas[0], fused=fused)
     return torch.optim.AdamW(groups, lr=cfg.lr, betas=cfg.betas, eps=cfg.eps, fused=fused)
 
 
