@@ -274,7 +274,7 @@ def _check_begin(job: Job, expected: int) -> None:
         text = log.read_text()
         return text.rpartition("Going on with")[2] if text.count("Going on with") > before else ""
 
-    begun = re.compile("^(step |Going on after|Finished)", re.MULTILINE)
+    begun = re.compile("^(step |Going on after|Finished).*\n", re.MULTILINE)
     until(lambda: job.process.poll() is not None or begun.search(said()), "it does not start")
     assert not expected or f"Going on after step {expected}\n" in said(), said()
 
