@@ -1,4 +1,4 @@
-"""tune-checkpoint and tune-hub install and import by themselves, and bring no PyTorch along."""
+"""Packages install and import by themselves; none of these needs PyTorch before it trains."""
 
 import shutil
 import subprocess
@@ -12,21 +12,31 @@ import importlib.metadata, sys
 import {module}
 for name in {module}.__all__:
     getattr({module}, name)
+if "{module}" == "tune_launch":
+    tune_launch.describe(tune_launch.LaunchSpec(script="s.py", processes=2), {{}}, 2)
+    tune_launch.choose_devices(tune_launch.detect(), nproc=2)
 assert "torch" not in sys.modules
 assert not any(d.name == "torch" for d in importlib.metadata.distributions())
 """
 
 
-@pytest.mark.parametrize("package", ["tune-checkpoint", "tune-hub"])
-def test_package_installs_and_imports_without_torch(package, tmp_path):
+# What tune-launch starts is PyTorch's; until then it must do without.
+@pytest.mark.parametrize(
+    ("package", "what"),
+    [
+        ("tune-checkpoint", [PACKAGES / "tune-checkpoint"]),
+        ("tune-hub", [PACKAGES / "tune-hub"]),
+        ("tune-launch", ["--no-deps", PACKAGES / "tune-launch", "msgspec"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_package_installs_and_imports_without_torch(package, what, tmp_path):
     uv = shutil.which("uv")
     if uv is None:
         pytest.skip("uv is not installed: `pip install uv`")
     python = tmp_path / "venv" / "bin" / "python"
     subprocess.run([uv, "venv", "-q", tmp_path / "venv"], check=True)
-    subprocess.run(
-        [uv, "pip", "install", "-q", "--python", python, PACKAGES / package], check=True, cwd=tmp_path
-    )
+    subprocess.run([uv, "pip", "install", "-q", "--python", python, *what], check=True, cwd=tmp_path)
     probe = PROBE.format(module=package.replace("-", "_"))
     done = subprocess.run([python, "-c", probe], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
