@@ -217,3 +217,21 @@ def test_one_process_loads_nothing_of_what_many_need(tmp_path: Path):
     assert "torch.distributed.device_mesh" in done.out
     for package in ("fsdp", "elastic", "launcher", "checkpoint", "tensor._api"):
         assert f"torch.distributed.{package}" not in done.out
+
+
+def test_the_error_of_the_process_that_failed_is_told_and_no_other(tmp_path: Path):
+    source = (RECIPES / "full_finetune.py").read_text()
+    fail = '    if world.rank == 1:\n        raise RuntimeError("a bad day")\n'
+    (tmp_path / "mine.py").write_text(
+        source.replace("    state = TrainState(", f"{fail}    state = TrainState(")
+    )
+    done = tune(tmp_path, "run", "mine.py", *words(2)[2:])
+    run = only_run(tmp_path)
+    assert done.code == 1
+    errors = [line for line in done.err.splitlines() if line.startswith("error: ")]
+    assert errors == ["error: rank 1 failed: RuntimeError: a bad day"]
+    assert f"exit status 1; its log: runs/{run.name}/logs/rank_1.log" in done.err
+    assert "gloo" not in done.err
+    assert "ChildFailedError" not in done.err
+    assert 'raise RuntimeError("a bad day")' in (run / "logs" / "rank_1.log").read_text()
+    assert read_info(run).status == "failed"

@@ -15,7 +15,7 @@ from typing import NoReturn, TextIO
 
 from tune_checkpoint import CheckpointError, WriteFailedError
 from tune_recipes.errors import TrainingFailed, UserError
-from tune_recipes.train.distributed import ToldElsewhere
+from tune_recipes.train.distributed import ToldElsewhere, has_lost_others
 from tune_recipes.train.run import STOP_SIGNALS, Stopped
 
 
@@ -51,6 +51,9 @@ def report(error: Exception, *, debug: bool, log: Path | None = None) -> int:
             traceback.print_exception(error, file=file)
     if debug:
         traceback.print_exception(error)
+    if has_lost_others(error):
+        print("Another process of this run has ended, and so this one does.", file=sys.stderr)
+        return 1
     status = 1
     if isinstance(error, UserError | CheckpointError):
         text = str(error)

@@ -22,6 +22,14 @@ class ToldElsewhere(Exception):
     """Another process has met an error and tells it; this one has only to end."""
 
 
+def has_lost_others(error: BaseException) -> bool:
+    """Say whether an error is only that another process has ended, in the words of gloo and of NCCL."""
+    text = str(error)
+    gone = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
+    from_gloo = "/gloo/transport/" in text and any(words in text for words in gone)
+    return isinstance(error, RuntimeError) and (from_gloo or "remote process exited" in text)
+
+
 @dataclass(frozen=True)
 class World:
     """This process among all that train together."""
