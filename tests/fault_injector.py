@@ -181,8 +181,6 @@ def damage_the_last(job: Job, dice: random.Random) -> None:
 
 def fill_the_disk(job: Job, dice: random.Random) -> None:
     """There is no room left for the next checkpoint."""
-    if not os.path.ismount(job.run.parent):
-        return kill_a_rank(job, dice)
     filler = job.run.parent / "filler"
     with filler.open("wb", buffering=0) as file, suppress(OSError):
         while True:
@@ -191,7 +189,6 @@ def fill_the_disk(job: Job, dice: random.Random) -> None:
     filler.unlink()
     told = re.search(r"the disk is full: .* MB are (missing|free).*\n.* `tune run --resume", printed)
     assert (code == 1 and told and "OSError" not in printed) or "Finished" in printed, printed
-    return None
 
 
 FAULTS = (
@@ -247,7 +244,9 @@ def _broken(
     folder: Path, faults: Sequence[Callable[[Job, random.Random], None]], dice: random.Random
 ) -> tuple[Path, int]:
     job, num_faults = Job(folder, RUN), 0
-    for fault in faults:
+    for wanted in faults:
+        without_disk = wanted is fill_the_disk and not os.path.ismount(folder / "runs")
+        fault = kill_a_rank if without_disk else wanted
         goal = job.steps() + dice.randint(1, 3 * SAVE_EVERY)
         until(lambda: job.process.poll() is not None or job.steps() >= goal, "no step is taken")  # noqa: B023
         if job.process.poll() is None and job.steps() < NUM_STEPS:
@@ -257,6 +256,8 @@ def _broken(
             _, printed = job.end()
             now = step_of(whole_checkpoints(job.run))
             assert now >= seen or fault is damage_the_last, f"{fault.__name__}: {seen} was whole, now {now}"
+            lost = job.steps() - now
+            assert lost <= 3 * SAVE_EVERY or fault is damage_the_last, f"{fault.__name__}: lost {lost} steps"
             print(f"  {fault.__name__:<20} at step {job.steps():>3}, goes on from {now:>3}", flush=True)
         expected = step_of(whole_checkpoints(job.run))
         job = Job(folder, ("run", "--resume", str(job.run), "--hang-timeout", "4"))

@@ -230,3 +230,17 @@ def test_options_are_refused_when_resuming(unbroken: Path, tune_here: RunTune):
 def losses_so_far(run: Path) -> list[str]:
     """Return the whole lines of metrics.jsonl; a killed run may have left half of one."""
     return (run / "metrics.jsonl").read_text().split("\n")[:-1]
+
+
+def test_a_closed_terminal_does_not_end_what_nohup_started(tmp_path: Path):
+    words = ["run", "full_finetune", "--config", "demo_full_finetune", *TINY, "max_steps=40"]
+    ignoring = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + TUNE[-1]
+    process = subprocess.Popen(
+        [*TUNE[:-1], ignoring, *words], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    while process.poll() is None and not list(tmp_path.glob("runs/*/metrics.jsonl")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGHUP)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert "Finished 40 steps" in err

@@ -220,3 +220,25 @@ def test_an_error_file_that_nobody_understands_is_no_error(launched, tmp_path):
         assert (done.status, done.err) == (1, "error: rank 1 failed (exit status 1)\n")
     done = launched(script, arguments=(json.dumps({"message": "plain"}),))
     assert done.err == "error: rank 1 failed: plain\n  exit status 1\n"
+
+
+def test_those_that_start_again_find_each_other_whoever_failed(launched):
+    script = """
+import torch.distributed as dist
+dist.init_process_group("gloo")
+attempt = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+dist.barrier()
+if attempt < 3 and rank == attempt % 2:
+    os.kill(os.getpid(), signal.SIGKILL)
+dist.barrier()
+print(attempt)
+"""
+    done = launched(script, max_restarts=3)
+    assert (done.status, done.out) == (0, "3\n")
+    assert done.err.count("starting all again") == 3
+
+
+def test_one_process_that_may_be_started_again_is(launched):
+    script = "if int(os.environ['TORCHELASTIC_RESTART_COUNT']) == 0: sys.exit(1)\nprint('again')\n"
+    done = launched(script, processes=1, max_restarts=1)
+    assert (done.status, done.out) == (0, "again\n")

@@ -70,6 +70,9 @@ def test_other_wishes_that_cannot_be_are_refused(refused):
     assert "--nproc 0: it takes at least one process" in refused(*DEMO, "--nproc", "0")
     assert "--nnodes 2 without --rdzv-endpoint" in refused(*DEMO, "--nnodes", "2")
     assert "--max-restarts -1: 0 or more" in refused(*DEMO, "--max-restarts", "-1")
+    meet = ("--rdzv-endpoint", "127.0.0.1:1")
+    assert "without --nnodes: of how many machines?" in refused(*DEMO, *meet)
+    assert "only what runs on one machine" in refused(*DEMO, *meet, "--nnodes", "2", "--max-restarts", "1")
 
 
 def test_the_machine_is_looked_at_before_what_takes_longer(refused):
@@ -189,6 +192,19 @@ def test_a_run_on_gpus_that_are_not_here_is_not_resumed_on_something_else(refuse
 def test_a_run_that_is_going_on_is_not_resumed(refused, run):
     with runs.locked(run):
         assert "is going on" in refused("run", "--resume", run)
+
+
+def test_a_run_that_nobody_was_left_to_end_is_marked_as_it_ended(tune_here, run, capsys):
+    for ending, code, status in (
+        ("import os; os.kill(os.getpid(), 2)", 130, "interrupted"),
+        ("raise OSError('gone')", 1, "failed"),
+    ):
+        runs.update_info(run, status="running", device="cpu")
+        (run / "recipe.py").write_text(f"{ending}\n")
+        said = tune_here("run", "--resume", run)
+        assert said.code == code
+        assert runs.read_info(run).status == status
+        assert (f"tune run --resume {run}" in said.err) == (code == 130)
 
 
 def test_a_resumed_run_is_not_planned(refused, run):

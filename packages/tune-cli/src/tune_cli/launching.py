@@ -24,7 +24,7 @@ class Wish(NamedTuple):
     num_gpus: str | None = None
     gpus: str | None = None
     nproc: int | None = None
-    nnodes: int = 1
+    nnodes: int | None = None
     node_rank: int | None = None
     rdzv_endpoint: str | None = None
     rdzv_id: str | None = None
@@ -38,7 +38,7 @@ class Wish(NamedTuple):
         """The option that names processes, GPUs or machines, as it was typed; None without one."""
         typed = {"--num-gpus": self.num_gpus, "--gpus": self.gpus, "--nproc": self.nproc}
         found = [f"{option} {value}" for option, value in typed.items() if value is not None]
-        return next(iter(found), f"--nnodes {self.nnodes}" if self.nnodes > 1 else None)
+        return next(iter(found), f"--nnodes {self.nnodes}" if (self.nnodes or 1) > 1 else None)
 
 
 def start(recipe: Path, loaded: "Loaded", overrides: Sequence[str], wish: Wish, *, debug: bool) -> int:
@@ -89,7 +89,7 @@ def resume(folder: Path, info: "RunInfo", wish: Wish, *, debug: bool) -> int:
     """
     import msgspec
 
-    from tune_launch import LaunchError, launch
+    from tune_launch import LaunchError
     from tune_recipes.runs import RANK_LOGS, RECIPE, locked
 
     script, original = folder / RECIPE, Path(info.recipe).parent
@@ -108,9 +108,8 @@ def resume(folder: Path, info: "RunInfo", wish: Wish, *, debug: bool) -> int:
             raise
         raise LaunchError(f"{folder} was started with {info.world_size} GPUs: {error}") from None
     _say_idle_gpus(spec)
-    return launch(
-        msgspec.structs.replace(spec, arguments=arguments, log_dir=str(folder.resolve() / RANK_LOGS))
-    )
+    spec = msgspec.structs.replace(spec, arguments=arguments, log_dir=str(folder.resolve() / RANK_LOGS))
+    return _launch_run(spec, folder, debug=debug)
 
 
 def _like(info: "RunInfo") -> dict[str, object]:
@@ -137,7 +136,7 @@ def _joins_others(wish: Wish) -> int:
     """
     from tune_launch import LaunchError, other_launcher
 
-    launcher = other_launcher(os.environ, nodes=wish.nnodes)
+    launcher = other_launcher(os.environ, nodes=wish.nnodes or 1)
     if launcher is None:
         return 0
     if wish.how_many or wish.dry_run:
@@ -154,8 +153,15 @@ def _joins_others(wish: Wish) -> int:
 
 
 def _spec(script: Path, wish: Wish, *, import_from: Path | None = None) -> "LaunchSpec":
-    from tune_launch import LaunchSpec, choose_devices, detect
+    from tune_launch import LaunchError, LaunchSpec, choose_devices, detect
 
+    meeting = {
+        "--rdzv-endpoint": wish.rdzv_endpoint,
+        "--node-rank": wish.node_rank,
+        "--rdzv-id": wish.rdzv_id,
+    }
+    if wish.nnodes is None and (given := [f"{k} {v}" for k, v in meeting.items() if v is not None]):
+        raise LaunchError(f"{given[0]} without --nnodes: of how many machines? e.g. --nnodes 2")
     choice = choose_devices(detect(), num_gpus=_number(wish.num_gpus), gpus=wish.gpus, nproc=wish.nproc)
     return LaunchSpec(
         script=str(script),
@@ -163,7 +169,7 @@ def _spec(script: Path, wish: Wish, *, import_from: Path | None = None) -> "Laun
         processes=choice.processes,
         devices=choice.devices,
         vendor=choice.vendor,
-        nodes=wish.nnodes,
+        nodes=1 if wish.nnodes is None else wish.nnodes,
         node_rank=wish.node_rank,
         rdzv_endpoint=wish.rdzv_endpoint,
         rdzv_id=wish.rdzv_id,
@@ -207,41 +213,44 @@ def _show_plan(spec: "LaunchSpec", asked: Sequence[str], total: int) -> int:
 def _start_in_new_folder(recipe: Path, loaded: "Loaded", spec: "LaunchSpec", *, debug: bool) -> int:
     import msgspec
 
-    from tune_launch import launch
     from tune_recipes.runs import RANK_LOGS, create_run
 
     folder = create_run(loaded, recipe, ["tune", *sys.argv[1:]])
     arguments = ("--run-dir", str(folder), *(["--debug"] if debug else []))
-    log_dir = str(folder / RANK_LOGS) if spec.processes > 1 else None
+    log_dir = None if spec.is_in_place else str(folder / RANK_LOGS)
+    return _launch_run(
+        msgspec.structs.replace(spec, arguments=arguments, log_dir=log_dir), folder, debug=debug
+    )
+
+
+def _launch_run(spec: "LaunchSpec", folder: Path, *, debug: bool) -> int:
+    """Run in a folder, and see that it says how that ended, also where no process was left to do so."""
+    from tune_launch import launch
+    from tune_recipes.runs import LOG, read_info
+
     try:
-        code = launch(msgspec.structs.replace(spec, arguments=arguments, log_dir=log_dir))
-    except (Exception, KeyboardInterrupt) as error:  # before the recipe came to its last line, `start(...)`
-        return _did_not_start(error, folder, debug=debug)
-    if code not in (0, *STOPPED):
-        _mark_failed(folder)
+        code = launch(spec)
+    except KeyboardInterrupt:  # before the recipe came to its last line, `start(...)`
+        code = 130
+    except Exception as error:
+        from tune_recipes.reporting import report
+
+        code = report(error, debug=debug, log=folder / LOG)
+    if code and read_info(folder).status == "running":
+        _mark_ended(folder, code)
     return code
 
 
-def _mark_failed(folder: Path) -> None:
-    """Write down that a run has failed, where no process of it was left to do so."""
-    from tune_recipes.runs import now, read_info, update_info
+def _mark_ended(folder: Path, code: int) -> None:
+    from tune_recipes.catalog import shown
+    from tune_recipes.runs import now, update_info
 
-    if read_info(folder).status != "failed":
-        with suppress(OSError):  # a disk that is full has been told
-            update_info(folder, status="failed", end=now())
-
-
-def _did_not_start(error: Exception | KeyboardInterrupt, folder: Path, *, debug: bool) -> int:
-    from tune_recipes.runs import LOG, now, update_info
-
-    if isinstance(error, KeyboardInterrupt):
-        update_info(folder, status="interrupted", end=now())
-        print("\nInterrupted before it began.", file=sys.stderr)
-        return 130
-    from tune_recipes.reporting import report
-
-    update_info(folder, status="failed", end=now())
-    return report(error, debug=debug, log=folder / LOG)
+    stopped = code in STOPPED
+    with suppress(OSError):  # a disk that is full has been told
+        update_info(folder, status="interrupted" if stopped else "failed", end=now())
+    if stopped:
+        print("\nInterrupted; what came after the last checkpoint is not saved. Go on with:", file=sys.stderr)
+        print(f"  tune run --resume {shown(folder)}", file=sys.stderr)
 
 
 def _node_logs(loaded: "Loaded") -> Path:

@@ -180,16 +180,9 @@ def _register_loopback() -> None:
 
 
 def _loopback(params: "RendezvousParameters") -> "RendezvousHandler":
-    """Make a rendezvous of one agent, whose port is its own from the start and closed to the network."""
+    """Make a rendezvous of one agent, whose ports are its own from the start and closed to the network."""
     from torch.distributed import PrefixStore, TCPStore  # pyright: ignore[reportPrivateImportUsage]
     from torch.distributed.elastic.rendezvous import RendezvousHandler, RendezvousInfo, RendezvousStoreInfo
-
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        host, port = listener.getsockname()
-        store = TCPStore(
-            host, port, 1, is_master=True, timeout=timedelta(seconds=60), master_listen_fd=listener.detach()
-        )
 
     class Loopback(RendezvousHandler):
         @property
@@ -200,6 +193,13 @@ def _loopback(params: "RendezvousParameters") -> "RendezvousHandler":
             return LOOPBACK
 
         def next_rendezvous(self) -> RendezvousInfo:
+            # A store for each start: in an old one stand the addresses of processes that are gone.
+            with socket.socket() as listener:
+                listener.bind(("127.0.0.1", 0))
+                host, port = listener.getsockname()
+                opened = listener.detach()
+            wait = timedelta(seconds=60)
+            store = TCPStore(host, port, 1, is_master=True, timeout=wait, master_listen_fd=opened)
             return RendezvousInfo(PrefixStore(params.run_id, store), 0, 1, RendezvousStoreInfo(host, port))
 
         def is_closed(self) -> bool:

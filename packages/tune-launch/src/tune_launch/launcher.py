@@ -38,7 +38,7 @@ def launch(spec: LaunchSpec) -> int:
     if not Path(spec.script).exists():
         raise LaunchError(f"{spec.script}: no such file")
     with _in_environment(environment(spec, os.environ, count_cores())):
-        if spec.processes == 1 and spec.nodes == 1:
+        if spec.is_in_place:
             return run_in_place(spec.script, spec.arguments, import_from=spec.import_from)
         with Signals() as signals, _private_folder() as folder:
             return _launch_many(spec, folder, signals)

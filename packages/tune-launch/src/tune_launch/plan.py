@@ -84,10 +84,11 @@ def describe(spec: LaunchSpec, environ: Mapping[str, str], cores: int) -> list[t
 
 
 def _processes(spec: LaunchSpec) -> str:
-    here = "1, in this process" if spec.processes == 1 and spec.nodes == 1 else str(spec.processes)
+    if spec.is_in_place:
+        return "1, in this process"
     if spec.nodes == 1:
-        return here if spec.processes == 1 else f"{here} on this machine"
-    return f"{here} on each of {spec.nodes} machines, {spec.processes * spec.nodes} in all"
+        return f"{spec.processes} on this machine"
+    return f"{spec.processes} on each of {spec.nodes} machines, {spec.processes * spec.nodes} in all"
 
 
 def _devices(spec: LaunchSpec) -> str:
@@ -114,7 +115,7 @@ def _threads(spec: LaunchSpec, environ: Mapping[str, str], cores: int) -> str:
 
 def _rendezvous(spec: LaunchSpec) -> str:
     if spec.nodes == 1:
-        return "none" if spec.processes == 1 else "127.0.0.1, on a free port"
+        return "none" if spec.is_in_place else "127.0.0.1, on a free port"
     place = f"{spec.rdzv_endpoint}, id {spec.rdzv_id or 'tune'}"
     if spec.node_rank is None:
         return f"{place}; machines are numbered as they arrive"

@@ -36,7 +36,7 @@ class LaunchSpec(msgspec.Struct, frozen=True, kw_only=True):
     rdzv_id: str | None = None
     """What tells this run from others that meet at the same place."""
     max_restarts: int = 0
-    """How often all processes are started again when one fails."""
+    """How often all processes are started again when one fails; on one machine."""
     log_dir: str | None = None
     """Folder for `rank_N.log`, where each process keeps what it prints; without it nothing is kept."""
     all_ranks: bool = False
@@ -52,6 +52,11 @@ class LaunchSpec(msgspec.Struct, frozen=True, kw_only=True):
             raise LaunchError(
                 f"{self.processes} processes on {len(self.devices)} GPUs ({','.join(self.devices)}): one each"
             )
+        if self.max_restarts and self.nodes > 1:
+            raise LaunchError(
+                f"--max-restarts {self.max_restarts} with --nnodes {self.nodes}: "
+                "only what runs on one machine is started again by itself; leave it out"
+            )
         if self.max_restarts < 0:
             raise LaunchError(f"--max-restarts {self.max_restarts}: 0 or more")
         if math.isnan(self.hang_timeout_s) or self.hang_timeout_s <= 0:
@@ -59,6 +64,11 @@ class LaunchSpec(msgspec.Struct, frozen=True, kw_only=True):
                 f"hang_timeout_s={self.hang_timeout_s}: more than 0 is wanted; inf waits for ever"
             )
         _check_nodes(self)
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether it is started in this process: there are no others, and it is started once."""
+        return self.processes == 1 and self.nodes == 1 and not self.max_restarts
 
 
 def _check_nodes(spec: LaunchSpec) -> None:

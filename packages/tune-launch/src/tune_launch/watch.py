@@ -22,7 +22,7 @@ MERCY_S = 5.0
 LAST_CALL_S = 3.0
 """So long may a process live on after a second Ctrl-C."""
 PATIENCE_S = 10.0
-"""So long after the first process has stopped it is said which others have not."""
+"""So long after an end was asked for it is said which processes have not stopped."""
 
 
 class NoMoreStarts(Exception):
@@ -156,7 +156,7 @@ class Watch:
 
     def _say_who_is_late(self, ranks: list[Rank], now_s: float) -> None:
         late = [rank for rank in ranks if rank.is_running]
-        if self._signals.stop is None or len(late) == len(ranks):
+        if self._signals.stop is None:
             return
         if self._stopped_s is None:
             self._stopped_s = now_s

@@ -91,7 +91,9 @@ def stopping_on_signals() -> Generator[None]:
     def stop(signum: int, _frame: FrameType | None) -> NoReturn:
         raise Stopped(signum)
 
-    before = {signum: signal.signal(signum, stop) for signum in STOP_SIGNALS if signum != signal.SIGINT}
+    # SIGINT has Python's own; what `nohup` ignores stays so.
+    wanted = [s for s in STOP_SIGNALS if s != signal.SIGINT and signal.getsignal(s) != signal.SIG_IGN]
+    before = {signum: signal.signal(signum, stop) for signum in wanted}
     try:
         yield
     finally:

@@ -35,7 +35,7 @@ def run(
     all_ranks: Annotated[bool, Parameter(name=["--all-ranks", "--all_ranks"], group=PROCESSES)] = False,
     hang_timeout: Annotated[float, _both("--hang-timeout", "SECONDS")] = 300.0,
     max_restarts: Annotated[int, _both("--max-restarts", "N")] = 0,
-    nnodes: Annotated[int, _both("--nnodes", "N")] = 1,
+    nnodes: Annotated[int | None, _both("--nnodes", "N")] = None,
     node_rank: Annotated[int | None, _both("--node-rank", "K")] = None,
     rdzv_endpoint: Annotated[str | None, _both("--rdzv-endpoint", "HOST:PORT")] = None,
     rdzv_id: Annotated[str | None, _both("--rdzv-id", "NAME")] = None,

@@ -123,7 +123,31 @@ class World:
 
 def num_processes() -> int:
     """Return how many processes there are, as a launcher says it in the environment; without one, one."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return _rank_and_size()[1]
+
+
+def _rank_and_size() -> tuple[int, int]:
+    rank, size = _number("RANK"), _number("WORLD_SIZE")
+    if (rank is None) != (size is None) and ((rank or 0) > 0 or (size or 1) > 1):
+        have, lack = ("RANK", "WORLD_SIZE") if size is None else ("WORLD_SIZE", "RANK")
+        raise UserError(_others(f"{have}={os.environ[have]} without {lack}", have))
+    if size is None and (_number("SLURM_STEP_NUM_TASKS") or 1) > 1:
+        raise UserError(_others("SLURM_STEP_NUM_TASKS without RANK and WORLD_SIZE", "SLURM_STEP_NUM_TASKS"))
+    return rank or 0, size or 1
+
+
+def _number(variable: str) -> int | None:
+    text = os.environ.get(variable, "").strip()
+    if text and not text.isdigit():
+        raise UserError(f"{variable}={text} in the environment: not a number; mend what sets it, or unset it")
+    return int(text) if text else None
+
+
+def _others(what: str, variable: str) -> str:
+    return (
+        f"{what} in the environment: other processes were started, but how to reach them is not said\n"
+        f"  start them with `tune run` or torchrun; if nobody else is there: unset {variable}"
+    )
 
 
 @contextmanager
@@ -134,9 +158,10 @@ def join_world() -> Generator[World]:
     this one alone.
 
     Raises:
-        UserError: The environment names more processes than accelerators on this machine.
+        UserError: The environment names more processes than accelerators on this machine, or others that
+            cannot be reached: alone, each would train by itself.
     """
-    rank, size = int(os.environ.get("RANK", "0")), num_processes()
+    rank, size = _rank_and_size()
     device = _device(int(os.environ.get("LOCAL_RANK", rank)))
     backend = dist.get_default_backend_for_device(device)
     # Two networks where there is an accelerator: NCCL, say, for tensors on it, and gloo for those on the CPU.

@@ -231,7 +231,8 @@ class Run:
             # Not print: the signal may have come in the midst of one.
             os.write(2, b"\nStopping after this step; Ctrl-C again stops at once, without saving.\n")
 
-        before = {signum: signal.signal(signum, note) for signum in STOP_SIGNALS}
+        wanted = [signum for signum in STOP_SIGNALS if signal.getsignal(signum) != signal.SIG_IGN]  # `nohup`
+        before = {signum: signal.signal(signum, note) for signum in wanted}
         try:
             yield
         finally:

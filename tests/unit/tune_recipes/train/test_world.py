@@ -1,0 +1,45 @@
+"""A recipe under bare Python never trains alone where the environment says that there are others."""
+
+import pytest
+
+from tune_recipes.errors import UserError
+from tune_recipes.train.distributed import has_lost_others, num_processes
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("variables", "told"),
+    [
+        ({"WORLD_SIZE": "2"}, "WORLD_SIZE=2 without RANK"),
+        ({"RANK": "1"}, "RANK=1 without WORLD_SIZE"),
+        ({"SLURM_STEP_NUM_TASKS": "2"}, "SLURM_STEP_NUM_TASKS without RANK"),
+        ({"WORLD_SIZE": "x", "RANK": "0"}, "WORLD_SIZE=x in the environment: not a number"),
+    ],
+)
+def test_others_that_cannot_be_reached_are_told(monkeypatch, variables, told):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=told):
+        num_processes()
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [({}, 1), ({"WORLD_SIZE": "1"}, 1), ({"RANK": "1", "WORLD_SIZE": "4", "SLURM_STEP_NUM_TASKS": "4"}, 4)],
+)
+def test_the_number_of_processes_is_the_launchers(monkeypatch, variables, expected):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert num_processes() == expected
+
+
+def test_errors_of_one_s_own_are_not_taken_for_the_end_of_others():
+    gone = "[/x/gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:21895"
+    assert has_lost_others(RuntimeError(gone))
+    assert not has_lost_others(RuntimeError("Connection closed by peer"))
+    assert not has_lost_others(RuntimeError("[/x/gloo/transport/tcp/pair.cc:1] Timed out waiting 1000ms"))
