@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ from support import Finished, RunTune
 
 # PyTorch's threads wait for each other by spinning, which on few cores takes them from who has work to do.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# It is ignored where tests run in the background, and all that they start would ignore Ctrl-C as well.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
