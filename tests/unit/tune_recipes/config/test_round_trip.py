@@ -27,6 +27,7 @@ TEXT = (
     )
 )
 NUMBER = st.floats(min_value=0, exclude_min=True, allow_nan=False)
+FINITE = st.floats(min_value=0, exclude_min=True, allow_nan=False, allow_infinity=False)
 quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -56,7 +57,7 @@ def file(tmp_path) -> Path:
 @quick
 @given(
     text=TEXT,
-    lr=NUMBER,
+    lr=FINITE,
     limit=NUMBER,
     names=st.dictionaries(TEXT, TEXT, max_size=3),
     betas=st.tuples(st.floats(0, 1, exclude_max=True), st.floats(0, 1, exclude_max=True)),
