@@ -86,6 +86,13 @@ def test_two_processes_take_the_steps_of_one(one: Path, two: tuple[Path, Finishe
     assert next(norms) == pytest.approx(next(norms), rel=1e-4)
 
 
+def test_four_processes_take_the_steps_of_one(one: Path, tmp_path: Path):
+    done = tune(tmp_path, *words(4))
+    assert done.code == 0, done.err
+    assert losses(only_run(tmp_path)) == pytest.approx(losses(one), **LIKE_ONE)
+    assert_close_weights(only_run(tmp_path), one)
+
+
 def test_what_two_processes_print_and_leave_behind(two: tuple[Path, Finished]):
     run, done = two
     info = read_info(run)

@@ -195,7 +195,8 @@ class Run:
             runs.append_line(self.folder / runs.NOT_FINITE, found)
         what = f"step {step}: the loss is {metrics['loss']:.4g} and its gradient {metrics['grad_norm']:.4g}"
         named = [record for of_process in records for record in of_process]
-        some = f" ({', '.join(named[:3])}{', ...' if len(named) > 3 else ''})" if named else ""
+        more = f" and {len(named) - 1} more" if len(named) > 1 else ""
+        some = f" ({named[0]}{more})" if named else ""
         noted = f"its records{some} are noted in {shown(self.folder / runs.NOT_FINITE)}"
         if cfg.on_nan == "skip" and self.skipped < MAX_SKIPPED:
             self.say(f"{what}; the step was skipped, and {noted}")
