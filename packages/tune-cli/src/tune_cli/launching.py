@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tune_recipes.runs import RunInfo
 
 STOPPED = (129, 130, 143)
-"""Exit statuses of a run that was asked to stop; it has written down itself how it ended."""
+"""Exit statuses of a run that was asked to stop, and has not failed."""
 
 
 class Wish(NamedTuple):
