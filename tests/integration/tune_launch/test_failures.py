@@ -107,9 +107,8 @@ raise RuntimeError("Connection closed by peer")
     )
     assert done.status == 1
     assert done.err == (
-        "error: rank 1 was killed (SIGKILL)\n"
-        "  the system may have run out of memory: `dmesg | tail` tells; its log: "
-        f"{tmp_path}/rank_1.log\n"
+        f"error: rank 1 was killed (SIGKILL); its log: {tmp_path}/rank_1.log\n"
+        "  the system may have run out of memory: `dmesg | tail` tells\n"
     )
 
 

@@ -163,6 +163,27 @@ def test_nobody_survives_the_launcher(start):
     assert all(gone(pid) for pid in pids)
 
 
+def test_the_next_launch_clears_up_what_a_killed_one_left_but_not_what_another_holds(start, tmp_path):
+    def folders() -> set[Path]:
+        return set(tmp_path.glob("tune-launch-*"))
+
+    killed = start("ready('killed')\ntime.sleep(60)\n")
+    killed.wait_for("killed_0", "killed_1")
+    left = folders()
+    killed.send(signal.SIGKILL)
+    killed.end()
+    assert len(left) == 1 and folders() == left
+    other = start("ready('other')\nwait_for('end')\n")
+    other.wait_for("other_0", "other_1")
+    held = folders()
+    assert len(held) == 1 and held != left
+    assert start("pass\n").end().status == 0
+    assert folders() == held
+    (tmp_path / "end").touch()
+    assert other.end().status == 0
+    assert folders() == set()
+
+
 CLOSED = """
 import os
 reader, writer = os.pipe()

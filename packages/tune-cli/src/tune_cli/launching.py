@@ -3,13 +3,11 @@
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from tune_launch import LaunchSpec
     from tune_recipes.config import Loaded
     from tune_recipes.runs import RunInfo
@@ -201,12 +199,12 @@ def _say_idle_gpus(spec: "LaunchSpec") -> None:
 
 def _show_plan(spec: "LaunchSpec", asked: Sequence[str], total: int) -> int:
     """Print what would be started and what it would do; nothing is written."""
-    from tune_launch import describe, detect, environment
+    from tune_launch import describe, detect, environment, in_environment
 
     cores = detect().cores
     rows = describe(spec, os.environ, cores)
     print("\n".join(["LAUNCH", *(f"    {label:<20}{text}" for label, text in rows), ""]), flush=True)
-    with _environment(environment(spec, os.environ, cores)):
+    with in_environment(environment(spec, os.environ, cores)):
         return _in_place(Path(spec.script), ("--dry-run", str(total), *asked))
 
 
@@ -248,8 +246,9 @@ def _mark_ended(folder: Path, code: int) -> None:
     stopped = code in STOPPED
     with suppress(OSError):  # a disk that is full has been told
         update_info(folder, status="interrupted" if stopped else "failed", end=now())
-    if stopped:
-        print("\nInterrupted; what came after the last checkpoint is not saved. Go on with:", file=sys.stderr)
+    if code != 2:  # what is wrong with the input has been told, and would be so again
+        began = "Interrupted; what" if stopped else "What"
+        print(f"\n{began} came after the last checkpoint is not saved. Go on with:", file=sys.stderr)
         print(f"  tune run --resume {shown(folder)}", file=sys.stderr)
 
 
@@ -283,14 +282,3 @@ def _refuse_plan(recipe: Path) -> int:
     from tune_recipes.errors import UserError
 
     raise UserError(f"--dry-run: {recipe.stem} does not train, so there is nothing to plan")
-
-
-@contextmanager
-def _environment(variables: dict[str, str]) -> "Generator[None]":
-    before = dict(os.environ)
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)

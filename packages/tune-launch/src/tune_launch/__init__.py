@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from tune_launch.launcher import launch
     from tune_launch.machine import Machine, detect
     from tune_launch.others import other_launcher
-    from tune_launch.plan import describe, environment
+    from tune_launch.plan import describe, environment, in_environment
     from tune_launch.spec import LaunchSpec
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "describe",
     "detect",
     "environment",
+    "in_environment",
     "launch",
     "other_launcher",
     "run_in_place",
@@ -33,6 +34,7 @@ _HOMES = {
     "describe": "plan",
     "detect": "machine",
     "environment": "plan",
+    "in_environment": "plan",
     "launch": "launcher",
     "other_launcher": "others",
     "run_in_place": "in_place",

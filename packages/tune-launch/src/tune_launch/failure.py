@@ -70,7 +70,7 @@ def explain(end: End, spec: LaunchSpec, log_dir: str) -> str:
         return f"rank {end.rank} did not answer for {spec.hang_timeout_s:g} s and was ended{where}"
     if end.code == -signal.SIGKILL:
         hint = "the system may have run out of memory: `dmesg | tail` tells"
-        return f"rank {end.rank} was killed (SIGKILL)\n  {hint}{where}"
+        return f"rank {end.rank} was killed (SIGKILL){where}\n  {hint}"
     if end.code < 0:
         return f"rank {end.rank} was killed ({signal_name(-end.code)}){where}"
     if end.message is None or (is_shown and end.was_told):

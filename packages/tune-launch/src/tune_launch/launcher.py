@@ -1,11 +1,13 @@
 """Starts a script in as many processes as asked for, and returns when they have ended."""
 
+import fcntl
 import os
+import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tune_launch import notes
@@ -13,10 +15,13 @@ from tune_launch.errors import LaunchError
 from tune_launch.failure import explain, first_failure
 from tune_launch.in_place import run_in_place
 from tune_launch.machine import count_cores
-from tune_launch.plan import environment, visible_devices, visible_variable
+from tune_launch.plan import environment, in_environment, visible_devices, visible_variable
 from tune_launch.signals import Signals
 from tune_launch.spec import LaunchSpec
 from tune_launch.watch import NoMoreStarts, Watch, say
+
+PREFIX = "tune-launch-"
+"""Of the private folder of a launch, where the system keeps what is temporary."""
 
 
 def launch(spec: LaunchSpec) -> int:
@@ -37,7 +42,7 @@ def launch(spec: LaunchSpec) -> int:
     """
     if not Path(spec.script).exists():
         raise LaunchError(f"{spec.script}: no such file")
-    with _in_environment(environment(spec, os.environ, count_cores())):
+    with in_environment(environment(spec, os.environ, count_cores())):
         if spec.is_in_place:
             return run_in_place(spec.script, spec.arguments, import_from=spec.import_from)
         with Signals() as signals, _private_folder() as folder:
@@ -45,21 +50,34 @@ def launch(spec: LaunchSpec) -> int:
 
 
 @contextmanager
-def _in_environment(variables: Mapping[str, str]) -> Generator[None]:
-    before = dict(os.environ)
-    os.environ.update(variables)
-    try:
-        yield
-    finally:  # the agent sets some as well
-        for name in os.environ.keys() - before.keys():
-            del os.environ[name]
-        os.environ.update(before)
+def _private_folder() -> Generator[Path]:
+    _sweep(Path(tempfile.gettempdir()))
+    with tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as name, _held(Path(name)):
+        yield Path(name)
+
+
+def _sweep(parent: Path) -> None:
+    """Remove what launchers have left that were killed: nobody holds it any more."""
+    for job in parent.glob(
+        f"{PREFIX}*/{notes.job_path(Path()).name}"
+    ):  # it is written once the folder is held
+        with suppress(OSError), _held(job.parent):
+            shutil.rmtree(job.parent, ignore_errors=True)
 
 
 @contextmanager
-def _private_folder() -> Generator[Path]:
-    with tempfile.TemporaryDirectory(prefix="tune-launch-", ignore_cleanup_errors=True) as folder:
-        yield Path(folder)
+def _held(folder: Path) -> Generator[None]:
+    """Hold a folder as long as this process lives.
+
+    Raises:
+        BlockingIOError: Another process holds it.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _launch_many(spec: LaunchSpec, folder: Path, signals: Signals) -> int:

@@ -1,8 +1,10 @@
 """What a launch sets in the environment of its processes, and its description for a dry run."""
 
+import os
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 
 from tune_launch.spec import LaunchSpec, host_and_port, is_loopback
 
@@ -31,6 +33,19 @@ def environment(spec: LaunchSpec, environ: Mapping[str, str], cores: int) -> dic
         if (interface := _loopback_interface()) and not environ.get(INTERFACE):
             variables[INTERFACE] = interface  # else gloo looks up the hostname, which may not resolve
     return variables
+
+
+@contextmanager
+def in_environment(variables: Mapping[str, str]) -> Generator[None]:
+    """Set variables of this process, and put its whole environment back at the end."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:  # PyTorch's elastic agent sets some as well
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def visible_variable(spec: LaunchSpec) -> str:

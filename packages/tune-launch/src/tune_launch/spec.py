@@ -61,7 +61,7 @@ class LaunchSpec(msgspec.Struct, frozen=True, kw_only=True):
             raise LaunchError(f"--max-restarts {self.max_restarts}: 0 or more")
         if math.isnan(self.hang_timeout_s) or self.hang_timeout_s <= 0:
             raise LaunchError(
-                f"hang_timeout_s={self.hang_timeout_s}: more than 0 is wanted; inf waits for ever"
+                f"--hang-timeout {self.hang_timeout_s:g}: more than 0 is wanted; inf waits for ever"
             )
         _check_nodes(self)
 

@@ -3,12 +3,12 @@
 import pytest
 
 from tune_recipes.errors import UserError
-from tune_recipes.train.distributed import has_lost_others, num_processes
+from tune_recipes.train.distributed import OTHERS_SAY, has_lost_others, num_processes
 
 
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch):
-    for name in ("RANK", "WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):
+    for name in ("RANK", "WORLD_SIZE", *OTHERS_SAY):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -17,7 +17,9 @@ def _alone(monkeypatch):
     [
         ({"WORLD_SIZE": "2"}, "WORLD_SIZE=2 without RANK"),
         ({"RANK": "1"}, "RANK=1 without WORLD_SIZE"),
-        ({"SLURM_STEP_NUM_TASKS": "2"}, "SLURM_STEP_NUM_TASKS without RANK"),
+        ({"SLURM_STEP_NUM_TASKS": "2"}, "SLURM_STEP_NUM_TASKS=2 without RANK"),
+        ({"OMPI_COMM_WORLD_SIZE": "4"}, "OMPI_COMM_WORLD_SIZE=4 without RANK"),
+        ({"PMI_SIZE": "4"}, "PMI_SIZE=4 without RANK"),
         ({"WORLD_SIZE": "x", "RANK": "0"}, "WORLD_SIZE=x in the environment: not a number"),
     ],
 )

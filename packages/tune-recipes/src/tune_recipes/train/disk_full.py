@@ -7,6 +7,7 @@ from pathlib import Path
 from tune_recipes import runs
 from tune_recipes.catalog import shown
 from tune_recipes.train.checkpoint import list_checkpoints
+from tune_recipes.train.sizes import megabytes
 
 
 def is_disk_full(error: BaseException | None) -> bool:
@@ -22,10 +23,10 @@ def disk_full(run: Path, num_bytes: int | None = None) -> str:
         num_bytes: How much was to be written, if that is known.
     """
     free = shutil.disk_usage(run).free
-    told = f"{_megabytes(free)} are free in {shown(run)}"
+    told = f"{megabytes(free)} are free in {shown(run)}"
     if num_bytes is not None:
         missing = max(num_bytes - free, 1)
-        told = f"it takes {_megabytes(num_bytes)}, and {told}: {_megabytes(missing)} are missing"
+        told = f"it takes {megabytes(num_bytes)}, and {told}: {megabytes(missing)} are missing"
     return f"the disk is full: {told}\n  {what_is_saved(run)}"
 
 
@@ -35,7 +36,3 @@ def what_is_saved(run: Path) -> str:
     if not whole:
         return f"nothing was saved before; make room, and `tune run --resume {shown(run)}` starts again"
     return f"{whole[-1].name} is whole: make room, and go on with `tune run --resume {shown(run)}`"
-
-
-def _megabytes(num_bytes: int) -> str:
-    return f"{num_bytes / 1e6:,.1f} MB"

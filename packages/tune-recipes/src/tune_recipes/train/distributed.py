@@ -17,6 +17,9 @@ from tune_recipes.models.sharded import whole
 
 T = TypeVar("T")
 
+OTHERS_SAY = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
+"""Where srun, mpirun and mpiexec say how many they started; they do not set PyTorch's variables."""
+
 
 class ToldElsewhere(Exception):
     """Another process has met an error and tells it; this one has only to end."""
@@ -131,8 +134,10 @@ def _rank_and_size() -> tuple[int, int]:
     if (rank is None) != (size is None) and ((rank or 0) > 0 or (size or 1) > 1):
         have, lack = ("RANK", "WORLD_SIZE") if size is None else ("WORLD_SIZE", "RANK")
         raise UserError(_others(f"{have}={os.environ[have]} without {lack}", have))
-    if size is None and (_number("SLURM_STEP_NUM_TASKS") or 1) > 1:
-        raise UserError(_others("SLURM_STEP_NUM_TASKS without RANK and WORLD_SIZE", "SLURM_STEP_NUM_TASKS"))
+    if size is None:
+        for variable in OTHERS_SAY:
+            if (tasks := _number(variable) or 1) > 1:
+                raise UserError(_others(f"{variable}={tasks} without RANK and WORLD_SIZE", variable))
     return rank or 0, size or 1
 
 

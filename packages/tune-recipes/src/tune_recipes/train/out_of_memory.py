@@ -11,8 +11,9 @@ from tune_recipes.errors import TrainingFailed
 from tune_recipes.schema import Training
 from tune_recipes.train.checkpoint import TrainState
 from tune_recipes.train.memory import estimate_memory, load_of
-from tune_recipes.train.plan import megabytes, planned_state
+from tune_recipes.train.plan import planned_state
 from tune_recipes.train.run import Run
+from tune_recipes.train.sizes import megabytes
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:

@@ -18,6 +18,7 @@ from tune_recipes.train.distributed import World, join_world
 from tune_recipes.train.memory import Memory, estimate_memory, load_of
 from tune_recipes.train.run import Run, check_fit
 from tune_recipes.train.schedule import plan_steps
+from tune_recipes.train.sizes import megabytes
 
 
 class Plan(Struct, frozen=True):
@@ -57,11 +58,6 @@ class Plan(Struct, frozen=True):
                 for label, text in [*memory, ("In all", megabytes(self.memory.total))]
             ),
         ]
-
-
-def megabytes(num_bytes: float) -> str:
-    """Return a size as people read it."""
-    return f"{num_bytes / 1e9:,.1f} GB" if num_bytes >= 1e10 else f"{num_bytes / 1e6:,.1f} MB"
 
 
 class _Planned(Exception):
