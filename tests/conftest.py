@@ -13,8 +13,9 @@ from support import Finished, RunTune
 
 # PyTorch's threads wait for each other by spinning, which on few cores takes them from who has work to do.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# It is ignored where tests run in the background, and all that they start would ignore Ctrl-C as well.
+# Both are ignored where tests run in the background or under nohup, and by all that they start then.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
