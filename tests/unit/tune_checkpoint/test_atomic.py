@@ -1,10 +1,9 @@
 """What `convert` and `atomic_folder` leave on the disk, and what they refuse."""
 
+import fcntl
 import hashlib
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,16 +34,10 @@ def filled(folder: Path) -> Path:
     return folder
 
 
-def gone_pid() -> int:
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
-
-
 def test_failure_midway_leaves_nothing(write_llama: WriteLlama, tmp_path: Path):
     def fail(done: int, total: int) -> None:
         assert len(list(tmp_path.glob(".out.*.partial"))) == 1
-        if done > total // 2:
+        if done > total // 4:  # before the first file is whole
             raise KeyboardInterrupt
 
     file = write_llama()
@@ -158,11 +151,40 @@ def test_of_two_that_write_one_folder_the_first_wins_and_the_second_says_so(tmp_
     assert entries(tmp_path) == {"out"}
 
 
-def test_folder_that_a_living_process_writes_is_left_alone(tmp_path: Path):
-    theirs = filled(tmp_path / f".out.{os.getppid()}-0123abcd.partial")
+def test_folder_that_somebody_writes_is_left_alone(tmp_path: Path):
+    theirs = filled(tmp_path / ".out.0123abcd.partial")
+    descriptor = os.open(theirs, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
     with atomic_folder(tmp_path / "out"):
         pass
+    with (
+        pytest.raises(OutputExistsError, match="out: is being written by another process"),
+        atomic_folder(tmp_path / "out", force=True, key="0123abcd"),
+    ):
+        pass
+    os.close(descriptor)
     assert entries(tmp_path) == {theirs.name, "out"}
+    assert entries(theirs) == {"config.json"}
+
+
+def test_what_was_interrupted_under_a_key_is_gone_on_with_under_the_same_and_cleared_under_another(
+    tmp_path: Path,
+):
+    def interrupted() -> None:
+        with pytest.raises(KeyboardInterrupt), atomic_folder(tmp_path / "out", key="aa") as folder:
+            (folder / "first").touch()
+            raise KeyboardInterrupt
+
+    interrupted()
+    with atomic_folder(tmp_path / "out", key="aa") as folder:
+        assert entries(folder) == {"first"}
+    assert entries(tmp_path) == {"out"}
+    assert entries(tmp_path / "out") == {"first"}
+    shutil.rmtree(tmp_path / "out")
+    interrupted()
+    with atomic_folder(tmp_path / "out", key="bb") as folder:
+        assert entries(folder) == set()
+    assert entries(tmp_path) == {"out"}
 
 
 def test_old_folder_comes_back_when_the_new_one_cannot_take_its_place(tmp_path: Path):
@@ -200,14 +222,13 @@ def test_output_is_the_same_from_run_to_run(write_llama: WriteLlama, tmp_path: P
 
 def test_leftovers_of_a_killed_process_are_cleared(write_llama: WriteLlama, tmp_path: Path):
     file = write_llama()
-    for pid in (gone_pid(), os.getpid()):  # in a container the next process often has the same number
-        filled(tmp_path / f".out.{pid}-0123abcd.partial")
+    filled(tmp_path / ".out.0123abcd.partial")
     convert(file.path, tmp_path / "out")
     assert entries(tmp_path) == {"model.gguf", "out"}
 
 
 def test_folder_moved_aside_by_a_killed_process_comes_back(tmp_path: Path):
-    filled(tmp_path / f".out.{gone_pid()}-0123abcd.replaced")
+    filled(tmp_path / ".out.0123abcd.replaced")
     with pytest.raises(RuntimeError), atomic_folder(tmp_path / "out", force=True):
         raise RuntimeError
     assert entries(tmp_path) == {"out"}
@@ -234,29 +255,40 @@ def test_full_disk_leaves_nothing(write_llama: WriteLlama, tmp_path: Path):
     assert entries(tmp_path) == {"model.gguf"}
 
 
-@pytest.mark.parametrize(
-    ("found", "message"),
-    [
-        ("model.gguf", "a folder with model.gguf; give the path of the .gguf file itself"),
-        ("model.safetensors", "which is what a conversion writes; a GGUF file of the Llama family"),
-        ("pytorch_model.bin", "a folder with pytorch_model.bin; a GGUF file of the Llama family can be"),
-    ],
-)
-def test_folders_are_refused_by_what_is_in_them(tmp_path: Path, found: str, message: str):
+def test_folders_are_refused_by_what_is_in_them(tmp_path: Path):
     (tmp_path / "src").mkdir()
-    (tmp_path / "src" / found).touch()
-    with pytest.raises(UnsupportedCheckpointError, match=message):
+    (tmp_path / "src" / "notes.txt").touch()
+    with pytest.raises(
+        UnsupportedCheckpointError, match=r"src: no checkpoint that can be read; found notes.txt"
+    ):
+        convert(tmp_path / "src", tmp_path / "out")
+    (tmp_path / "src" / "adapter_config.json").write_text('{"base_model_name_or_path": "base"}')
+    with pytest.raises(UnsupportedCheckpointError, match=r"tune convert-ckpt base --adapter .*src"):
         convert(tmp_path / "src", tmp_path / "out")
 
 
 def test_other_sources_are_refused(tmp_path: Path):
     with pytest.raises(CheckpointNotFoundError, match=r"absent.gguf: no such file"):
         convert(tmp_path / "absent.gguf", tmp_path / "out")
-    (tmp_path / "x.pth").write_bytes(b"PK")
-    with pytest.raises(UnsupportedCheckpointError, match=r"x.pth: not a GGUF file; a GGUF file of the Llama"):
-        convert(tmp_path / "x.pth", tmp_path / "out")
-    with pytest.raises(ValueError, match="dtype 'int8': one of fp32, fp16, bf16"):
-        plan_conversion(tmp_path / "x.pth", dtype="int8")
+    (tmp_path / "x.png").write_bytes(b"PNG")
+    with pytest.raises(
+        UnsupportedCheckpointError, match=r"x.png: not a file of safetensors, GGUF or torch.save"
+    ):
+        convert(tmp_path / "x.png", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"dtype": "int8"}, "dtype 'int8': one of fp32, fp16, bf16"),
+        ({"kind": "onnx"}, "kind 'onnx': one of hf, meta, "),
+        ({"to": "bin"}, "to='bin': one of hf, meta, gguf"),
+        ({"quant": "q8_0"}, "quant='q8_0': only a GGUF file is quantised"),
+    ],
+)
+def test_arguments_that_cannot_be_are_told(tmp_path: Path, given: dict[str, Any], told: str):
+    with pytest.raises(ValueError, match=told):
+        plan_conversion(tmp_path, **given)
 
 
 def test_converted_folder_opens(write_llama: WriteLlama, tmp_path: Path):

@@ -243,12 +243,8 @@ def test_missing_shard_is_named(tmp_path: Path):
 @pytest.mark.parametrize(
     ("file_name", "message"),
     [
-        (
-            "pytorch_model.bin",
-            "no model.safetensors or .*found pytorch_model.bin, a format that cannot be read yet",
-        ),
-        ("model.gguf", "found model.gguf: give the path of the .gguf file itself"),
-        ("notes.txt", "no model.safetensors or .*; found notes.txt"),
+        ("model.gguf", r"found model.gguf\n  to make a Hugging Face folder of it: `tune convert-ckpt "),
+        ("notes.txt", "no model.safetensors, .* or pytorch_model.bin.index.json; found notes.txt"),
     ],
 )
 def test_folder_without_weights_says_what_it_has(tmp_path: Path, file_name: str, message: str):
@@ -260,6 +256,6 @@ def test_folder_without_weights_says_what_it_has(tmp_path: Path, file_name: str,
 def test_missing_path_and_foreign_file_are_named(tmp_path: Path):
     with pytest.raises(CheckpointNotFoundError, match=r"absent.safetensors: cannot be read: No such file"):
         open_checkpoint(tmp_path / "absent.safetensors")
-    (tmp_path / "x.bin").write_bytes(b"hello")
-    with pytest.raises(UnsupportedCheckpointError, match=r"neither a .safetensors nor a GGUF file"):
-        open_checkpoint(tmp_path / "x.bin")
+    (tmp_path / "notes.txt").write_bytes(b"hello")
+    with pytest.raises(UnsupportedCheckpointError, match=r"not a file of safetensors, GGUF or torch.save"):
+        open_checkpoint(tmp_path / "notes.txt")

@@ -1,24 +1,32 @@
 """`plan_conversion` and `convert`. The module's name leaves `tune_checkpoint.convert` to the function."""
 
+import hashlib
+import os
+import shutil
 import time
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
+import msgspec
 from msgspec import Struct
 
 from tune_checkpoint.atomic import atomic_folder, check_free
-from tune_checkpoint.checkpoint import is_gguf
 from tune_checkpoint.dtypes import CLI_DTYPES
-from tune_checkpoint.errors import (
-    CheckpointNotFoundError,
-    OutputExistsError,
-    UnsupportedCheckpointError,
-    WriteFailedError,
-)
-from tune_checkpoint.mapped import MappedFile
-from tune_checkpoint.plan import Plan, Progress
-from tune_checkpoint.shards import DEFAULT_SHARD_BYTES, write_checkpoint, write_file
+from tune_checkpoint.errors import CheckpointNotFoundError, OutputExistsError, WriteFailedError
+from tune_checkpoint.kinds import detect_kind
+from tune_checkpoint.layout import FileLayout, safetensors_layout
+from tune_checkpoint.plan import KINDS, TARGETS, Kind, Plan, Progress, SideFile, Target
+from tune_checkpoint.shards import DEFAULT_SHARD_BYTES, write_file
 
-CONVERTIBLE = "a GGUF file of the Llama family can be converted"
+Planner = Callable[[Path, str | None, Kind], Plan]
+
+# A planner brings what its format needs, so it is imported when its turn has come.
+PLANNERS: dict[Kind, str] = {
+    "hf": "tune_checkpoint.hf:plan_hf",
+    "torch": "tune_checkpoint.hf:plan_hf",
+    "gguf": "tune_checkpoint.gguf.planner:plan_gguf",
+}
 
 # What stands in the folder of a model, and may be lost when a conversion replaces it.
 _MODEL_SUFFIXES = (".safetensors", ".json", ".jinja", ".model", ".bin")
@@ -39,6 +47,8 @@ class ConversionResult(Struct, frozen=True):
     """What a conversion wrote."""
 
     output_dir: str
+    kind: Kind
+    """What was converted."""
     files: tuple[str, ...]
     """Names in `output_dir`, the weights first."""
     num_tensors: int
@@ -46,60 +56,87 @@ class ConversionResult(Struct, frozen=True):
     nbytes: int
     """Bytes of the weights."""
     seconds: float
+    verified: bool
+    """The weights were read again, and were what had been computed."""
     warnings: tuple[str, ...]
     """What the source lacked and could not be made, one sentence each."""
 
 
-def plan_conversion(src: Path | str, *, dtype: str | None = None) -> Plan:
-    """Say what a conversion to a Hugging Face folder would do, from headers alone.
+def plan_conversion(
+    src: Path | str,
+    *,
+    to: Target = "hf",
+    kind: Kind | None = None,
+    dtype: str | None = None,
+    adapter: Path | str | None = None,
+    quant: str | None = None,
+) -> Plan:
+    """Say what a conversion would do, from headers alone.
 
     Args:
-        src: a GGUF file of the Llama family.
+        src: a checkpoint: a folder or a file.
+        to: what to make: `hf`, `meta` or `gguf`.
+        kind: what `src` is; None finds out.
         dtype: type of the floating-point weights: `fp32`, `fp16` or `bf16`. None keeps what is
             there, and makes fp32 of quantised tensors.
+        adapter: a PEFT folder to merge into the weights.
+        quant: type of the matrices of a GGUF file: `f16`, `q8_0`, `q4_0`, ...; None keeps theirs.
 
     Returns:
         The plan: every output tensor with its sources and operations, and the files beside the weights.
 
     Raises:
         CheckpointNotFoundError: nothing is at `src`.
-        CorruptFileError: the file breaks its format.
-        UnsupportedCheckpointError: it is of another kind; the message says what can be converted.
-        ValueError: `dtype` is none of those.
+        CorruptFileError: a file breaks its format.
+        UnsupportedCheckpointError: it is of no kind that can be converted.
+        ValueError: an argument has none of the values that it may have.
     """
     if dtype is not None and dtype not in CLI_DTYPES:
         raise ValueError(f"dtype {dtype!r}: one of {', '.join(CLI_DTYPES)}, or None to keep")
-    src = Path(src)
-    if src.is_dir():
-        raise UnsupportedCheckpointError(_refuse_folder(src))
-    file = MappedFile(src)
-    if not is_gguf(file):
-        raise UnsupportedCheckpointError(f"{src}: not a GGUF file; {CONVERTIBLE}")
-    from tune_checkpoint.gguf.planner import plan_gguf
-
-    return plan_gguf(file, CLI_DTYPES[dtype] if dtype else None)
+    if kind is not None and kind not in KINDS:
+        raise ValueError(f"kind {kind!r}: one of {', '.join(KINDS)}, or None to find out")
+    if to not in TARGETS:
+        raise ValueError(f"to={to!r}: one of {', '.join(TARGETS)}")
+    if quant is not None and to != "gguf":
+        raise ValueError(f"quant={quant!r}: only a GGUF file is quantised (to='gguf')")
+    src, type_name = Path(src), CLI_DTYPES[dtype] if dtype else None
+    kind = kind or detect_kind(src)
+    return _found(PLANNERS[kind])(src, type_name, kind)
 
 
 def convert(
     src: Path | str,
     output_dir: Path | str,
     *,
+    to: Target = "hf",
+    kind: Kind | None = None,
     dtype: str | None = None,
+    adapter: Path | str | None = None,
+    quant: str | None = None,
     force: bool = False,
     max_shard_size: int = DEFAULT_SHARD_BYTES,
+    verify: bool = True,
+    jobs: int | None = None,
     progress: Progress | None = None,
 ) -> ConversionResult:
-    """Convert a checkpoint to a Hugging Face folder, in memory that does not grow with the model.
+    """Convert a checkpoint, in memory that does not grow with the model.
 
-    The folder appears when it is whole; a failure leaves nothing behind, and `src` is only read.
+    The folder appears when it is whole. A failure leaves nothing behind; after a kill or an interrupt the
+    same call goes on with the files that were finished. `src` is only read.
 
     Args:
-        src: a GGUF file of the Llama family.
+        src: a checkpoint: a folder or a file.
         output_dir: the folder to make.
-        dtype: as in `plan_conversion`.
+        to: as in `plan_conversion`, and so are `kind`, `dtype`, `adapter` and `quant`.
+        kind: what `src` is.
+        dtype: type of the floating-point weights.
+        adapter: a PEFT folder.
+        quant: type of the matrices of a GGUF file.
         force: replace `output_dir` if it is the folder of a model, with nothing else in it.
-        max_shard_size: bytes of weights in one file, at most.
-        progress: called with the bytes done and the bytes in all, about once a megabyte.
+        max_shard_size: bytes of weights in one file of a Hugging Face folder, at most.
+        verify: read the weights again, and compare a checksum of each tensor with what was computed.
+        jobs: how many tensors are worked on at a time; None takes one for each core, up to 8.
+        progress: see `Progress`; called several times a second.
 
     Returns:
         What was written, and what the source lacked.
@@ -107,47 +144,92 @@ def convert(
     Raises:
         OutputExistsError: `output_dir` cannot be made or replaced (see `atomic_folder`), or holds `src` or
             what does not belong to a model.
-        WriteFailedError: the system refused to write.
+        WriteFailedError: the system refused to write, or there is too little room.
+        VerificationError: the weights do not read as they were written.
         CheckpointError: as `plan_conversion` does.
     """
     started = time.perf_counter()
     src, output_dir = Path(src), Path(output_dir)
     try:
         _check_output(src, output_dir, force)
-        plan = plan_conversion(src, dtype=dtype)
-        weights = _carry_out(plan, output_dir, force, max_shard_size, progress)
+        plan = plan_conversion(src, to=to, kind=kind, dtype=dtype, adapter=adapter, quant=quant)
+        weights = _carry_out(
+            plan, output_dir, force, max_shard_size, verify, jobs or min(8, os.cpu_count() or 1), progress
+        )
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         raise WriteFailedError(f"{output_dir}: could not be written: {error.strerror}{where}") from error
     return ConversionResult(
         output_dir=str(output_dir),
+        kind=plan.kind,
         files=(*weights, *(file.name for file in plan.files)),
         num_tensors=len(plan.tensors),
         num_parameters=plan.num_parameters,
         nbytes=plan.nbytes,
         seconds=time.perf_counter() - started,
+        verified=verify,
         warnings=plan.warnings,
     )
 
 
 def _carry_out(
-    plan: Plan, output_dir: Path, force: bool, max_shard_size: int, progress: Progress | None
+    plan: Plan,
+    output_dir: Path,
+    force: bool,
+    max_shard_size: int,
+    verify: bool,
+    jobs: int,
+    progress: Progress | None,
 ) -> tuple[str, ...]:
     """Write everything the plan has, and give the names of the weights' files."""
     # Brings numpy, which planning does without.
-    from tune_checkpoint.execute import planned_tensors
+    from tune_checkpoint.write import Meter, check_written, forget_record, write_layout
 
-    with atomic_folder(output_dir, force=force) as folder:
-        weights = write_checkpoint(folder, planned_tensors(plan, progress), max_shard_size=max_shard_size)
-        for file in plan.files:
+    files, index = _layout(plan, max_shard_size)
+    meter = Meter(progress, plan.nbytes * (2 if verify else 1))
+    with atomic_folder(output_dir, force=force, key=_key(plan, max_shard_size)) as folder:
+        _check_room(plan, output_dir, folder)
+        sums = write_layout(files, folder, meter, jobs=jobs, checked=verify)
+        if verify:
+            check_written(files, folder, sums, meter, jobs=jobs)
+        for file in (*index, *plan.files):
             write_file(folder / file.name, file.content)
-    return weights
+        forget_record(folder)
+    return (*(file.name for file in files), *(file.name for file in index))
+
+
+def _layout(plan: Plan, max_shard_size: int) -> tuple[tuple[FileLayout, ...], tuple[SideFile, ...]]:
+    return safetensors_layout(plan.tensors, max_shard_size)
+
+
+def _found(place: str) -> Planner:
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)
+
+
+def _key(plan: Plan, max_shard_size: int) -> str:
+    """Stand for all that decides what is written: a changed source must not be gone on with."""
+    digest = hashlib.sha256(msgspec.json.encode((plan, max_shard_size)))
+    for path in sorted({source.path for tensor in plan.tensors for source in tensor.sources}):
+        state = Path(path).stat()
+        digest.update(f"{path}\0{state.st_size}\0{state.st_mtime_ns}\0".encode())
+    return digest.hexdigest()[:16]
+
+
+def _check_room(plan: Plan, output_dir: Path, folder: Path) -> None:
+    written = sum(entry.stat().st_size for entry in folder.iterdir())
+    wanted, free = plan.nbytes - written, shutil.disk_usage(folder).free
+    if wanted > free:
+        raise WriteFailedError(
+            f"{output_dir}: the weights take {wanted / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free there: "
+            f"{(wanted - free) / 1e6:,.1f} MB are missing; make room, or choose another disk"
+        )
 
 
 def _check_output(src: Path, output_dir: Path, force: bool) -> None:
     """Refuse before any work is done."""
     if not src.exists():
-        raise CheckpointNotFoundError(f"{src}: no such file; {CONVERTIBLE}")
+        raise CheckpointNotFoundError(f"{src}: no such file or folder")
     if src.resolve().is_relative_to(output_dir.resolve()):
         raise OutputExistsError(f"{output_dir}: holds the source {src}; choose another output folder")
     check_free(output_dir, force=force)
@@ -170,15 +252,3 @@ def _check_replaceable(folder: Path) -> None:
 
 def _is_of_a_model(path: Path) -> bool:
     return path.is_file() and (path.suffix in _MODEL_SUFFIXES or path.name in _MODEL_FILES)
-
-
-def _refuse_folder(folder: Path) -> str:
-    gguf_files = sorted(path.name for path in folder.glob("*.gguf"))
-    if gguf_files:
-        return f"{folder}: a folder with {', '.join(gguf_files)}; give the path of the .gguf file itself"
-    if any(folder.glob("*.safetensors")):
-        return (
-            f"{folder}: a folder with safetensors weights, which is what a conversion writes; {CONVERTIBLE}"
-        )
-    found = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
-    return f"{folder}: a folder with {found}; {CONVERTIBLE}"

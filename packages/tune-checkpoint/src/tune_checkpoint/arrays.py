@@ -1,39 +1,43 @@
-"""From a tensor's bytes to numpy arrays, by rows."""
+"""From a tensor's bytes to numpy arrays."""
 
-from collections.abc import Iterator
 from math import prod
+from typing import Protocol
 
 import numpy as np
 
-from tune_checkpoint.dtypes import numpy_dtype
+from tune_checkpoint.dtypes import ITEM_BYTES, numpy_dtype
 from tune_checkpoint.gguf.types import BLOCKS
 from tune_checkpoint.plan import TensorSlice
 
-BLOCK_BYTES = 1 << 20
-"""Bytes of decoded values worked on at a time: measured fastest where the temporaries stay in the cache."""
+DEQUANTISED_ROWS = 1 << 18
+"""Values of a quantised tensor that are expanded at a time."""
 
 
-def byte_rows(tensor: TensorSlice, view: memoryview) -> np.ndarray:
-    """A tensor's bytes in the mapped file as (rows, bytes of a row) uint8, without a copy.
+class Shaped(Protocol):
+    """What has a type and a shape."""
+
+    @property
+    def dtype(self) -> str:
+        """As safetensors spells it, or a block type of GGUF."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Outermost dimension first."""
+        ...
+
+
+def num_rows(tensor: Shaped) -> int:
+    """How many rows a tensor has, the last dimension being the row.
 
     A vector is a column of rows of one element, so that its elements can be reordered as a matrix's rows are;
     a quantised one is a single row, since a block cannot be split.
     """
     if not prod(tensor.shape):
-        return np.empty((0, 0), np.uint8)
-    rows = prod(tensor.shape[:-1]) if len(tensor.shape) > 1 else _vector_rows(tensor)
-    return np.frombuffer(view, np.uint8, tensor.nbytes, tensor.offset).reshape(rows, -1)
-
-
-def _vector_rows(tensor: TensorSlice) -> int:
+        return 0
+    if len(tensor.shape) > 1:
+        return prod(tensor.shape[:-1])
     return 1 if tensor.dtype in BLOCKS or not tensor.shape else tensor.shape[0]
-
-
-def row_blocks(num_rows: int, row_bytes: int) -> Iterator[slice]:
-    """Ranges of rows of about BLOCK_BYTES each, at least one row."""
-    step = max(1, BLOCK_BYTES // max(1, row_bytes))
-    for start in range(0, num_rows, step):
-        yield slice(start, min(start + step, num_rows))
 
 
 def decode(rows: np.ndarray, dtype: str) -> np.ndarray:
@@ -45,13 +49,24 @@ def decode(rows: np.ndarray, dtype: str) -> np.ndarray:
     return rows.view(numpy_dtype(dtype))
 
 
+def strided(tensor: TensorSlice, view: memoryview) -> np.ndarray:
+    """A tensor whose elements are not in C order, as unsigned integers of their size: a view of the file."""
+    assert tensor.strides is not None
+    item = ITEM_BYTES[tensor.dtype]
+    strides = [stride * item for stride in tensor.strides]
+    return np.ndarray(tensor.shape, f"<u{item}", view, tensor.offset, strides)
+
+
 def to_numpy(tensor: TensorSlice, view: memoryview) -> np.ndarray:
     """A whole tensor: a read-only view of the file, or new float32 of a quantised type."""
+    if tensor.strides is not None:
+        return strided(tensor, view).view(numpy_dtype(tensor.dtype))
     if tensor.dtype not in BLOCKS:
         dtype = numpy_dtype(tensor.dtype)
         return np.frombuffer(view, dtype, prod(tensor.shape), tensor.offset).reshape(tensor.shape)
-    rows = byte_rows(tensor, view)
-    values = np.empty((rows.shape[0], prod(tensor.shape) // rows.shape[0]), np.float32)
-    for block in row_blocks(rows.shape[0], values.strides[0]):
-        values[block] = decode(rows[block], tensor.dtype)
+    rows = np.frombuffer(view, np.uint8, tensor.nbytes, tensor.offset).reshape(num_rows(tensor), -1)
+    values = np.empty((len(rows), prod(tensor.shape) // len(rows)), np.float32)
+    step = max(1, DEQUANTISED_ROWS // values.shape[1])
+    for start in range(0, len(rows), step):
+        values[start : start + step] = decode(rows[start : start + step], tensor.dtype)
     return values.reshape(tensor.shape)

@@ -1,23 +1,20 @@
 """Folders and files that are whole or absent."""
 
 import errno
+import fcntl
 import os
 import re
 import secrets
 import shutil
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from tune_checkpoint.errors import OutputExistsError
 
-# The siblings that this process works in, so that they can be told from what a killed one left under the
-# same process number, as happens in containers.
-_in_use: set[str] = set()
-
 
 @contextmanager
-def atomic_folder(path: Path | str, *, force: bool = False) -> Generator[Path]:
+def atomic_folder(path: Path | str, *, force: bool = False, key: str | None = None) -> Generator[Path]:
     """Fill a folder that appears at `path` only when it is whole.
 
     The body writes into the yielded sibling folder; when it ends, its files are synced and the folder is
@@ -26,31 +23,36 @@ def atomic_folder(path: Path | str, *, force: bool = False) -> Generator[Path]:
     Args:
         path: the folder to make. Missing parents are made.
         force: replace a folder that has something in it. It is removed after the new one is whole.
+        key: hexadecimal digits that stand for what is made. What a killed process has left under the same
+            key is yielded again, as is what it leaves where the body is interrupted (no `Exception`).
 
     Yields:
         The folder to write into.
 
     Raises:
         OutputExistsError: `path` is a file or lies in one; is the current folder, the home folder or one that
-            holds them; or has something in it and `force` is not set.
+            holds them; has something in it and `force` is not set; or is being made under this key right now.
     """
     target = Path(path).resolve()
-    _clear_leftovers(target)
+    stem = f".{target.name}.{key or secrets.token_hex(8)}"
+    partial, replaced = target.with_name(f"{stem}.partial"), target.with_name(f"{stem}.replaced")
+    _clear_leftovers(target, keep=partial)
     check_free(target, force=force)
     target.parent.mkdir(parents=True, exist_ok=True)
-    stem = f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}"
-    partial, replaced = target.with_name(f"{stem}.partial"), target.with_name(f"{stem}.replaced")
-    _in_use.update((partial.name, replaced.name))
-    try:
-        partial.mkdir()
-        yield partial
-        _sync_tree(partial)
-        _swap(partial, target, replaced, force=force)
-        sync(target.parent)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        _put_back_or_remove(replaced, target)
-        _in_use.difference_update((partial.name, replaced.name))
+    with _made_and_held(partial, target):
+        is_kept = False
+        try:
+            yield partial
+            _sync_tree(partial)
+            _swap(partial, target, replaced, force=force)
+            sync(target.parent)
+        except BaseException as error:
+            is_kept = key is not None and not isinstance(error, Exception) and any(partial.iterdir())
+            raise
+        finally:
+            if not is_kept:
+                shutil.rmtree(partial, ignore_errors=True)
+            _put_back_or_remove(replaced, target)
 
 
 def check_free(path: Path, *, force: bool) -> None:
@@ -97,19 +99,54 @@ def _check_unoccupied(folder: Path) -> None:
                 )
 
 
-def _clear_leftovers(target: Path) -> None:
-    """Mend what a killed process left: a half-written folder, or an old one moved aside."""
+def _clear_leftovers(target: Path, keep: Path) -> None:
+    """Mend what a killed process left, which nobody holds any more: a half-written folder, or an old one."""
     if not target.parent.is_dir():
         return
-    ours = re.compile(rf"\.{re.escape(target.name)}\.(\d+)-[0-9a-f]{{8}}\.(partial|replaced)")
+    ours = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]+\.(partial|replaced)")
     for entry in list(target.parent.iterdir()):
         match = ours.fullmatch(entry.name)
-        if not match or entry.name in _in_use or _is_alive(int(match[1])):
+        if not match or entry == keep:
             continue
-        if match[2] == "replaced":
-            _put_back_or_remove(entry, target)
-        else:
-            shutil.rmtree(entry, ignore_errors=True)
+        with suppress(OSError), _held(entry):
+            if match[1] == "replaced":
+                _put_back_or_remove(entry, target)
+            else:
+                shutil.rmtree(entry, ignore_errors=True)
+
+
+@contextmanager
+def _held(folder: Path) -> Generator[None]:
+    """Hold a folder, under whatever name it goes on, until the block or this process ends.
+
+    Raises:
+        BlockingIOError: another holds it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _made_and_held(partial: Path, target: Path) -> Generator[None]:
+    with ExitStack() as held:
+        while True:
+            partial.mkdir(exist_ok=True)
+            try:
+                held.enter_context(_held(partial))
+            except FileNotFoundError:
+                continue
+            except BlockingIOError:
+                raise OutputExistsError(
+                    f"{target}: is being written by another process; wait for it"
+                ) from None
+            if partial.exists():
+                break
+            held.close()  # another process has cleared it up before it was held
+        yield
 
 
 def _put_back_or_remove(replaced: Path, target: Path) -> None:
@@ -120,19 +157,6 @@ def _put_back_or_remove(replaced: Path, target: Path) -> None:
         replaced.rename(target)
 
 
-def _is_alive(pid: int) -> bool:
-    """Say whether another process has this number."""
-    if pid == os.getpid():
-        return False
-    try:
-        os.kill(pid, 0)
-    except PermissionError:
-        return True
-    except (ProcessLookupError, OverflowError):
-        return False
-    return True
-
-
 def _sync_tree(folder: Path) -> None:
     for entry in folder.rglob("*"):
         sync(entry)
@@ -140,11 +164,13 @@ def _sync_tree(folder: Path) -> None:
 
 
 def _swap(partial: Path, target: Path, replaced: Path, *, force: bool) -> None:
-    if force and target.exists():
-        target.rename(replaced)
-    try:
-        partial.rename(target)  # over an empty folder too, but never over one with something in it
-    except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # another process was faster
-            raise OutputExistsError(_not_empty(target)) from error
-        raise
+    with ExitStack() as held:
+        if force and target.exists():
+            held.enter_context(_held(target))  # as `replaced`, until the new one is in its place
+            target.rename(replaced)
+        try:
+            partial.rename(target)  # over an empty folder too, but never over one with something in it
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # another process was faster
+                raise OutputExistsError(_not_empty(target)) from error
+            raise

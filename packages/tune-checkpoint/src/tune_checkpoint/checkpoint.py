@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from tune_checkpoint.errors import CheckpointNotFoundError, CorruptFileError, UnsupportedCheckpointError
 from tune_checkpoint.mapped import MappedFile
@@ -14,6 +14,13 @@ if TYPE_CHECKING:
 
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
+BIN_NAME = "pytorch_model.bin"
+BIN_INDEX_NAME = "pytorch_model.bin.index.json"
+
+TORCH_STARTS = (b"PK\x03\x04", b"\x80\x02\x8a\x0al\xfc\x9cF\xf9")
+"""A zip file, and the pickled number that `torch.save` began with before it wrote these."""
+
+Format = Literal["safetensors", "gguf", "torch"]
 
 
 class LazyTensor:
@@ -46,7 +53,9 @@ class LazyTensor:
         return self._slice.nbytes
 
     def buffer(self) -> memoryview:
-        """The bytes as they lie in the file: a read-only view of the mapping, no copy."""
+        """The bytes in C order: a read-only view of the mapped file, or a copy if they lie otherwise."""
+        if self._slice.strides is not None:
+            return memoryview(self.numpy().tobytes())
         return self._file.view[self._slice.offset : self._slice.offset + self._slice.nbytes]
 
     def numpy(self) -> "np.ndarray":
@@ -64,10 +73,10 @@ class Checkpoint(Mapping[str, LazyTensor]):
 
     Attributes:
         path: what was opened.
-        kind: `safetensors` or `gguf`.
+        kind: the format of its files: `safetensors`, `gguf` or `torch`.
     """
 
-    def __init__(self, path: Path, kind: str, tensors: dict[str, LazyTensor]) -> None:
+    def __init__(self, path: Path, kind: Format, tensors: dict[str, LazyTensor]) -> None:
         self.path = path
         self.kind = kind
         self._tensors = tensors
@@ -89,8 +98,8 @@ def open_checkpoint(path: Path | str) -> Checkpoint:
     """Open a checkpoint without reading its weights.
 
     Args:
-        path: a Hugging Face folder (`model.safetensors`, or an index and its shards), one
-            `.safetensors` file, or one `.gguf` file.
+        path: a Hugging Face folder (safetensors or `pytorch_model.bin`, whole or in shards), or one file
+            of safetensors, GGUF or `torch.save`.
 
     Returns:
         A mapping from tensor name to `LazyTensor`.
@@ -98,65 +107,93 @@ def open_checkpoint(path: Path | str) -> Checkpoint:
     Raises:
         CheckpointNotFoundError: nothing is there, or the folder has no weights that can be read.
         CorruptFileError: a file breaks its format, or a tensor of the index is in no shard.
-        UnsupportedCheckpointError: it is a file of another kind.
+        UnsupportedCheckpointError: it is of another kind.
     """
     path = Path(path)
-    if path.is_dir():
-        return Checkpoint(path, "safetensors", _open_folder(path))
-    file = MappedFile(path)
-    if is_gguf(file):
-        from tune_checkpoint.gguf.reader import read_gguf_header
+    files: dict[str, MappedFile] = {}
+    tensors: dict[str, LazyTensor] = {}
+    for tensor in read_tensors(path):
+        if tensor.path not in files:
+            files[tensor.path] = MappedFile(Path(tensor.path))
+        tensors[tensor.name] = LazyTensor(tensor, files[tensor.path])
+    any_file = next(iter(files), None)
+    return Checkpoint(path, "safetensors" if any_file is None else format_of(Path(any_file)), tensors)
 
-        return Checkpoint(path, "gguf", _tensors(file, read_gguf_header(file).tensors))
-    if path.suffix == ".safetensors":
-        return Checkpoint(path, "safetensors", _tensors(file, read_safetensors_header(file)))
+
+def read_tensors(path: Path) -> tuple[TensorSlice, ...]:
+    """Where each tensor of a checkpoint lies, as `open_checkpoint` finds it."""
+    return _read_folder(path) if path.is_dir() else _read_file(MappedFile(path))
+
+
+def format_of(path: Path) -> Format:
+    """Say what format a file has, by its first bytes or, where these are damaged, by its name.
+
+    Raises:
+        CheckpointNotFoundError: it cannot be read.
+        UnsupportedCheckpointError: it has none that is known.
+    """
+    return _format(MappedFile(path))
+
+
+def _format(file: MappedFile) -> Format:
+    start, suffix = bytes(file.view[:9]), file.path.suffix
+    if start[:4] == b"GGUF" or suffix == ".gguf":
+        return "gguf"
+    if start.startswith(TORCH_STARTS) or suffix in (".bin", ".pth", ".pt"):
+        return "torch"
+    if suffix == ".safetensors" or start[8:9] == b"{":
+        return "safetensors"
     raise UnsupportedCheckpointError(
-        f"{path}: neither a .safetensors nor a GGUF file; these can be opened, and Hugging Face folders"
+        f"{file.path}: not a file of safetensors, GGUF or torch.save; these can be read"
     )
 
 
-def is_gguf(file: MappedFile) -> bool:
-    """Whether a file is GGUF, by its first bytes or, if these are damaged, by its name."""
-    return bytes(file.view[:4]) == b"GGUF" or file.path.suffix == ".gguf"
+def _read_file(file: MappedFile) -> tuple[TensorSlice, ...]:
+    found = _format(file)
+    if found == "gguf":
+        from tune_checkpoint.gguf.reader import read_gguf_header
+
+        return read_gguf_header(file).tensors
+    if found == "torch":
+        from tune_checkpoint.torch_file.reader import read_torch_file
+
+        return read_torch_file(file)
+    return read_safetensors_header(file)
 
 
-def _tensors(file: MappedFile, slices: tuple[TensorSlice, ...]) -> dict[str, LazyTensor]:
-    return {tensor.name: LazyTensor(tensor, file) for tensor in slices}
-
-
-def _open_folder(folder: Path) -> dict[str, LazyTensor]:
-    if (folder / WEIGHTS_NAME).exists():
-        file = MappedFile(folder / WEIGHTS_NAME)
-        return _tensors(file, read_safetensors_header(file))
-    if (folder / INDEX_NAME).exists():
-        return _open_shards(folder)
+def _read_folder(folder: Path) -> tuple[TensorSlice, ...]:
+    for weights, index in ((WEIGHTS_NAME, INDEX_NAME), (BIN_NAME, BIN_INDEX_NAME)):
+        if (folder / weights).exists():
+            return _read_file(MappedFile(folder / weights))
+        if (folder / index).exists():
+            return _read_shards(folder, folder / index)
     raise CheckpointNotFoundError(_no_weights(folder))
 
 
-def _open_shards(folder: Path) -> dict[str, LazyTensor]:
-    weight_map = read_index(folder / INDEX_NAME)
-    tensors: dict[str, LazyTensor] = {}
+def _read_shards(folder: Path, index: Path) -> tuple[TensorSlice, ...]:
+    weight_map = read_index(index)
+    tensors: dict[str, TensorSlice] = {}
     for file_name in dict.fromkeys(weight_map.values()):
-        file = MappedFile(folder / file_name)
-        for tensor in read_safetensors_header(file):
+        for tensor in _read_file(MappedFile(folder / file_name)):
             # A tensor that the index places elsewhere or not at all is not part of the checkpoint.
             if weight_map.get(tensor.name) == file_name:
-                tensors[tensor.name] = LazyTensor(tensor, file)
+                tensors[tensor.name] = tensor
     missing = [name for name in weight_map if name not in tensors]
     if missing:
         raise CorruptFileError(
-            f"{folder / INDEX_NAME}: tensor {missing[0]!r} is not in {weight_map[missing[0]]}, where the "
+            f"{index}: tensor {missing[0]!r} is not in {weight_map[missing[0]]}, where the "
             f"index places it ({len(missing)} missing in all); shards and index are not of one checkpoint"
         )
-    return tensors
+    return tuple(tensors.values())
 
 
 def _no_weights(folder: Path) -> str:
-    looked_for = f"{WEIGHTS_NAME} or {INDEX_NAME}"
-    others = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pth", ".pt", ".gguf"))
-    if any(name.endswith(".gguf") for name in others):
-        return f"{folder}: no {looked_for}; found {', '.join(others)}: give the path of the .gguf file itself"
+    looked_for = f"{WEIGHTS_NAME}, {INDEX_NAME}, {BIN_NAME} or {BIN_INDEX_NAME}"
+    others = sorted(path.name for path in folder.iterdir() if path.suffix in (".pth", ".pt", ".gguf"))
     if others:
-        return f"{folder}: no {looked_for}; found {', '.join(others)}, a format that cannot be read yet"
+        return (
+            f"{folder}: no {looked_for}; found {', '.join(others)}\n"
+            f"  to make a Hugging Face folder of it: `tune convert-ckpt {folder} --output-dir DIR`"
+        )
     found = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
     return f"{folder}: no {looked_for}; found {found}"

@@ -1,9 +1,12 @@
-"""The element types of safetensors, under the names that its header spells.
+"""The element types of safetensors, under the names that its header spells, and their sizes.
 
 Types that a GGUF file stores in blocks (`Q4_1`, ...) stand in `tune_checkpoint.gguf.types`.
 """
 
+from math import prod
 from typing import TYPE_CHECKING
+
+from tune_checkpoint.gguf.types import BLOCKS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,6 +31,9 @@ ITEM_BYTES = {
 }
 """Bytes of one element."""
 
+FLOATS = ("F64", "F32", "F16", "BF16")
+"""Types of weights that another can be chosen for. Bytes of 8-bit floats have scales beside them."""
+
 TORCH_NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """How `config.json` spells the floating-point types."""
 
@@ -50,6 +56,14 @@ _NUMPY_NAMES = {
     "C64": "complex64",
 }
 _ML_DTYPES_NAMES = {"BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
+
+
+def num_bytes(dtype: str, shape: tuple[int, ...]) -> int:
+    """Bytes of a tensor."""
+    if dtype in BLOCKS:
+        elements, block_bytes = BLOCKS[dtype]
+        return prod(shape) // elements * block_bytes
+    return prod(shape) * ITEM_BYTES[dtype]
 
 
 def numpy_dtype(dtype: str) -> "np.dtype":

@@ -1,8 +1,13 @@
 """What can go wrong with a checkpoint, each with a message that says what, where, why and what to do next."""
 
+from typing import ClassVar
+
 
 class CheckpointError(Exception):
     """The base of every error that this package raises on purpose."""
+
+    exit_status: ClassVar[int] = 2
+    """How a command ends that meets it: 2 where the input was wrong, 1 where the machine failed."""
 
 
 class CheckpointNotFoundError(CheckpointError):
@@ -21,5 +26,19 @@ class OutputExistsError(CheckpointError):
     """What was to be written is already there."""
 
 
+class ReadFailedError(CheckpointError):
+    """The system refused to read what it could open: a bad disk, a lost network folder."""
+
+    exit_status = 1
+
+
 class WriteFailedError(CheckpointError):
     """The system refused to write: disk full, permission denied, a read-only folder."""
+
+    exit_status = 1
+
+
+class VerificationError(CheckpointError):
+    """What is on the disk is not what was written."""
+
+    exit_status = 1

@@ -1,88 +1,94 @@
-"""Carries a plan out: each output tensor as a stream of blocks of rows, in memory of a few such blocks."""
+"""Makes output tensors as a plan says: each as a stream of blocks, in memory of a few such blocks."""
 
-from collections.abc import Callable, Iterator
-from math import prod
-from pathlib import Path
+from collections.abc import Iterator
+from math import lcm, prod
 
 import numpy as np
 
-from tune_checkpoint.arrays import byte_rows, decode, row_blocks
+from tune_checkpoint.arrays import decode, num_rows
 from tune_checkpoint.dtypes import ITEM_BYTES, numpy_dtype
 from tune_checkpoint.errors import UnsupportedCheckpointError
-from tune_checkpoint.mapped import MappedFile
-from tune_checkpoint.plan import Cast, Op, Plan, Progress, TensorPlan, TensorSlice, UnpermuteHeads
-from tune_checkpoint.shards import TensorOut
+from tune_checkpoint.plan import Cast, Dequantise, Op, Quantise, ReorderHeads, TensorPlan, TensorSlice
+from tune_checkpoint.sources import Sources
+
+BLOCK_BYTES = 1 << 20
+"""Bytes of decoded values worked on at a time: measured fastest where the temporaries stay in the cache."""
+COPY_BYTES = 1 << 22
+"""Bytes copied at a time where nothing is computed."""
 
 
-def planned_tensors(plan: Plan, progress: Progress | None = None) -> Iterator[TensorOut]:
-    """The plan's output tensors, ready to be written; each is computed when its turn has come.
+def tensor_blocks(tensor: TensorPlan, sources: Sources) -> Iterator[memoryview]:
+    """The bytes of one output tensor, a block at a time."""
+    if copied := copied_ranges(tensor):
+        for source in copied:
+            for start in range(0, source.nbytes, COPY_BYTES):
+                size = min(COPY_BYTES, source.nbytes - start)
+                yield sources.read(source, start, size).data
+        return
+    for start, stop in _row_ranges(tensor):
+        values = _source_rows(tensor, sources, start, stop)
+        for op in tensor.ops:
+            values = _applied(op, tensor, values)
+        yield np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
+
+
+def copied_ranges(tensor: TensorPlan) -> tuple[TensorSlice, ...]:
+    """The sources, if their bytes one behind the other are the output; else none."""
+    in_order = all(source.strides is None for source in tensor.sources)
+    side_by_side = tensor.axis == 1 and len(tensor.sources) > 1
+    return tensor.sources if in_order and not side_by_side and not tensor.ops else ()
+
+
+def reordered(rows: np.ndarray, op: ReorderHeads, head_rows: int) -> np.ndarray:
+    """Whole heads, each with its rows in the other order.
 
     Args:
-        plan: what to make.
-        progress: called after every block with the bytes done and the bytes in all.
+        rows: (heads x head_rows, ...).
+        op: which order is wanted.
+        head_rows: rows of a head, an even number.
+
+    Source: `permute` of transformers' convert_llama_weights_to_hf.py, and its inverse.
     """
-    files: dict[str, MappedFile] = {}
-    report = _counted(progress, plan.nbytes)
-    for tensor in plan.tensors:
-        for source in tensor.sources:
-            if source.path not in files:
-                files[source.path] = MappedFile(Path(source.path))
-
-        def read(tensor: TensorPlan = tensor) -> Iterator[memoryview]:
-            for block in tensor_blocks(tensor, files):
-                yield block
-                report(block.nbytes)
-
-        yield TensorOut(tensor.name, tensor.dtype, tensor.shape, read)
+    split = (-1, head_rows // 2, 2) if op.to == "halves" else (-1, 2, head_rows // 2)
+    return rows.reshape(*split, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
 
 
-def tensor_blocks(tensor: TensorPlan, files: dict[str, MappedFile]) -> Iterator[memoryview]:
-    """The bytes of one output tensor, a block of rows at a time."""
+def _row_ranges(tensor: TensorPlan) -> Iterator[tuple[int, int]]:
+    """Ranges of rows of about BLOCK_BYTES of values each, and of whole heads where they are reordered."""
+    total = sum(num_rows(source) for source in tensor.sources) if tensor.axis == 0 else num_rows(tensor)
+    if not total:
+        return
+    widest = max(4, ITEM_BYTES.get(tensor.sources[0].dtype, 4))
+    step = max(1, BLOCK_BYTES // (prod(tensor.shape) // total * widest))
+    heads = lcm(*(total // op.num_heads for op in tensor.ops if isinstance(op, ReorderHeads)))
+    step = -(-step // heads) * heads
+    for start in range(0, total, step):
+        yield start, min(start + step, total)
+
+
+def _source_rows(tensor: TensorPlan, sources: Sources, start: int, stop: int) -> np.ndarray:
+    """Rows of all sources together, as (rows, bytes of a row) uint8."""
+    if tensor.axis == 1:
+        return np.concatenate([sources.rows(source, start, stop) for source in tensor.sources], axis=1)
+    parts: list[np.ndarray] = []
     for source in tensor.sources:
-        rows = byte_rows(source, files[source.path].view)
-        num_rows = rows.shape[0]
-        order = _row_order(tensor.ops, num_rows)
-        row_bytes = prod(source.shape) // max(1, num_rows) * ITEM_BYTES[tensor.dtype]
-        for block in row_blocks(num_rows, row_bytes):
-            # A reordered block is gathered before it is decoded: quantised blocks lie within rows.
-            taken = rows[block] if order is None else rows[order[block]]
-            yield _computed(tensor, source, taken).reshape(-1).view(np.uint8).data
+        size = num_rows(source)
+        if start < size and stop > 0:
+            parts.append(sources.rows(source, max(start, 0), min(stop, size)))
+        start, stop = start - size, stop - size
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def unpermute_order(num_rows: int, num_heads: int) -> np.ndarray:
-    """For each row of a Hugging Face query or key projection, the row of llama.cpp's that it is.
-
-    Source: `LlamaModel.permute` of llama.cpp's convert_hf_to_gguf.py, inverted.
-    """
-    return np.arange(num_rows).reshape(num_heads, num_rows // num_heads // 2, 2).swapaxes(1, 2).reshape(-1)
-
-
-def _counted(progress: Progress | None, total: int) -> Callable[[int], None]:
-    done = 0
-
-    def report(num_bytes: int) -> None:
-        nonlocal done
-        done += num_bytes
-        if progress is not None:
-            progress(done, total)
-
-    return report
-
-
-def _row_order(ops: tuple[Op, ...], num_rows: int) -> np.ndarray | None:
-    if ops and isinstance(ops[0], UnpermuteHeads):
-        return unpermute_order(num_rows, ops[0].num_heads)
-    return None
-
-
-def _computed(tensor: TensorPlan, source: TensorSlice, rows: np.ndarray) -> np.ndarray:
-    """The output values of some rows, or the rows themselves where the plan leaves the elements alone."""
-    if all(isinstance(op, UnpermuteHeads) for op in tensor.ops):
-        return rows
-    values = decode(rows, source.dtype)
-    for op in tensor.ops:
-        if isinstance(op, Cast):
-            values = _cast(tensor, values, op.dtype)
+def _applied(op: Op, tensor: TensorPlan, values: np.ndarray) -> np.ndarray:
+    if isinstance(op, ReorderHeads):
+        return reordered(values, op, num_rows(tensor) // op.num_heads)
+    if values.dtype == np.uint8:
+        values = decode(values, tensor.sources[0].dtype)
+    if isinstance(op, Cast):
+        return _cast(tensor, values, op.dtype)
+    if isinstance(op, Quantise):
+        raise NotImplementedError
+    assert isinstance(op, Dequantise)
     return values
 
 

@@ -2,10 +2,22 @@
 
 from collections.abc import Callable
 from math import prod
+from typing import Literal, get_args
 
 from msgspec import Struct
 
-from tune_checkpoint.dtypes import ITEM_BYTES
+from tune_checkpoint.dtypes import num_bytes
+
+Kind = Literal["hf", "meta", "mistral", "gguf", "torchtune", "litgpt", "torch"]
+"""Of a checkpoint. `hf`: a Hugging Face folder or a file of safetensors; `torch`: what `torch.save` wrote,
+under Hugging Face's names."""
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+Target = Literal["hf", "meta", "gguf"]
+"""What can be written: a Hugging Face folder, a folder as Meta publishes it, or a folder with a GGUF file."""
+
+TARGETS: tuple[Target, ...] = get_args(Target)
 
 
 class TensorSlice(Struct, frozen=True):
@@ -22,15 +34,19 @@ class TensorSlice(Struct, frozen=True):
     offset: int
     """From the start of the file, in bytes."""
     nbytes: int
+    """Of its elements."""
+    strides: tuple[int, ...] | None = None
+    """Steps between elements, in elements, where they do not lie in C order one behind the other."""
 
 
-class UnpermuteHeads(Struct, frozen=True, tag=True):
-    """Bring the rows of a query or key projection back from llama.cpp's rotary order to Hugging Face's.
+class ReorderHeads(Struct, frozen=True, tag=True):
+    """Reorder the rows within each head of a query or key projection, to rotate them in another way.
 
-    Within each head llama.cpp interleaves the two halves that Hugging Face rotates against each other.
+    Hugging Face rotates the two halves of a head against each other, Meta and llama.cpp neighbouring pairs.
     """
 
     num_heads: int
+    to: Literal["halves", "pairs"]
 
 
 class Dequantise(Struct, frozen=True, tag=True):
@@ -43,10 +59,17 @@ class Cast(Struct, frozen=True, tag=True):
     dtype: str
 
 
-Op = UnpermuteHeads | Dequantise | Cast
+class Quantise(Struct, frozen=True, tag=True):
+    """Round the elements of each row to blocks of a quantised type of GGUF."""
+
+    dtype: str
+
+
+Op = ReorderHeads | Dequantise | Cast | Quantise
 
 Progress = Callable[[int, int], None]
-"""Called while a plan is carried out, with the bytes done and the bytes in all."""
+"""Called while a plan is carried out, with the bytes done and the bytes in all: of the weights written, and
+of those read again to verify them. Any thread calls it, but one at a time."""
 
 
 class TensorPlan(Struct, frozen=True):
@@ -56,14 +79,16 @@ class TensorPlan(Struct, frozen=True):
     dtype: str
     shape: tuple[int, ...]
     sources: tuple[TensorSlice, ...]
-    """Their rows follow one another in the output."""
+    """What it is put together from."""
+    axis: Literal[0, 1] = 0
+    """The sources' rows follow one another (0), or each has some of the columns of every row (1)."""
     ops: tuple[Op, ...] = ()
-    """Applied in this order to blocks of rows; a reordering of rows comes first."""
+    """Applied in this order to the rows of all sources together, a block of rows at a time."""
 
     @property
     def nbytes(self) -> int:
         """Bytes of the output."""
-        return prod(self.shape) * ITEM_BYTES[self.dtype]
+        return num_bytes(self.dtype, self.shape)
 
 
 class SideFile(Struct, frozen=True):
@@ -74,17 +99,20 @@ class SideFile(Struct, frozen=True):
 
 
 class Plan(Struct, frozen=True):
-    """A whole conversion to a Hugging Face folder."""
+    """A whole conversion: every weight, and the files beside them."""
 
     source: str
     """The path that was given."""
-    kind: str
-    """What was found there: `gguf`."""
+    kind: Kind
+    """What was found there."""
     architecture: str
     tensors: tuple[TensorPlan, ...]
     files: tuple[SideFile, ...]
     warnings: tuple[str, ...]
     """What the source lacks and cannot be made, one sentence each."""
+    target: Target = "hf"
+    preamble: bytes = b""
+    """What a GGUF file has before its table of tensors: magic, counts and metadata."""
 
     @property
     def nbytes(self) -> int:

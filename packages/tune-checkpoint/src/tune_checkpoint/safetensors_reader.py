@@ -13,6 +13,7 @@ from tune_checkpoint.dtypes import ITEM_BYTES
 from tune_checkpoint.errors import CorruptFileError, UnsupportedCheckpointError
 from tune_checkpoint.mapped import MappedFile
 from tune_checkpoint.plan import TensorSlice
+from tune_checkpoint.planning import is_object
 
 MAX_HEADER_BYTES = 100_000_000
 """As the safetensors library has it: a longer header is an attack on the reader's memory."""
@@ -46,7 +47,7 @@ def _parse(file: MappedFile) -> tuple[dict[str, Any], int]:
         header: Any = json.loads(text, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise CorruptFileError(f"{file.path}: the header at byte 8 is not valid JSON: {error}") from error
-    if not _is_object(header):
+    if not is_object(header):
         raise CorruptFileError(f"{file.path}: the header at byte 8 is not a JSON object")
     return header, 8 + length
 
@@ -63,7 +64,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _tensor(file: MappedFile, name: str, entry: Any, data_start: int) -> TensorSlice:
     where = f"{file.path}: tensor {name!r}"
-    if not _is_object(entry) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
+    if not is_object(entry) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
         raise CorruptFileError(f"{where}: the header does not give dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
@@ -79,10 +80,6 @@ def _tensor(file: MappedFile, name: str, entry: Any, data_start: int) -> TensorS
         )
     file.read(data_start + offsets[0], nbytes, f"tensor {name!r}")
     return TensorSlice(str(file.path), name, dtype, tuple(shape), data_start + offsets[0], nbytes)
-
-
-def _is_object(value: Any) -> TypeGuard[dict[str, Any]]:
-    return isinstance(value, dict)
 
 
 def _are_counts(values: Any) -> TypeGuard[list[int]]:
@@ -116,7 +113,7 @@ def read_index(path: Path) -> dict[str, str]:
         weight_map: Any = json.loads(path.read_bytes(), object_pairs_hook=_unique)["weight_map"]
     except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
         raise CorruptFileError(f"{path}: not a checkpoint index with a weight_map: {error}") from error
-    if not _is_object(weight_map) or not weight_map:
+    if not is_object(weight_map) or not weight_map:
         raise CorruptFileError(f"{path}: weight_map is not an object that names tensors")
     for name, file_name in weight_map.items():
         if not isinstance(file_name, str) or not _stays_inside(file_name):

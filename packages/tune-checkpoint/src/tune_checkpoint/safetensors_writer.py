@@ -36,7 +36,7 @@ class SafetensorsWriter:
             raise ValueError(f"{self._path}: two tensors have the same name")
         self._next = 0
         self._file = self._path.open("wb")
-        self._file.write(_header(tensors))
+        self._file.write(safetensors_header(tensors))
 
     def write(self, name: str, data: Buffer | Iterable[Buffer]) -> None:
         """Write the bytes of the next tensor.
@@ -102,7 +102,12 @@ def chunks_of(data: Buffer | Iterable[Buffer]) -> Iterable[memoryview]:
         yield view.cast("B") if view.nbytes else memoryview(b"")
 
 
-def _header(tensors: Sequence[tuple[str, str, tuple[int, ...]]]) -> bytes:
+def safetensors_header(tensors: Sequence[tuple[str, str, tuple[int, ...]]]) -> bytes:
+    """What stands before the data: the header and its length. The tensors' bytes follow one behind the other.
+
+    Args:
+        tensors: name, type and shape of each, in the order of their bytes.
+    """
     entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for name, dtype, shape in tensors:

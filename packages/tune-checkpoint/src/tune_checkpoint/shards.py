@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from math import prod
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -11,6 +12,7 @@ from tune_checkpoint.atomic import sync
 from tune_checkpoint.checkpoint import INDEX_NAME, WEIGHTS_NAME
 from tune_checkpoint.dtypes import ITEM_BYTES
 from tune_checkpoint.errors import OutputExistsError
+from tune_checkpoint.plan import SideFile
 from tune_checkpoint.safetensors_writer import Buffer, SafetensorsWriter
 
 DEFAULT_SHARD_BYTES = 5_000_000_000
@@ -57,20 +59,49 @@ def write_checkpoint(
     if present:
         raise OutputExistsError(f"{folder}: has weights already ({present[0]}); write to another folder")
     shards = split_shards(list(tensors), max_shard_size)
-    if len(shards) == 1:
-        _write_file(folder / WEIGHTS_NAME, shards[0])
-        return (WEIGHTS_NAME,)
-    names = [f"model-{index:05d}-of-{len(shards):05d}.safetensors" for index in range(1, len(shards) + 1)]
+    names = shard_names(len(shards))
     for name, shard in zip(names, shards, strict=True):
         _write_file(folder / name, shard)
-    write_file(folder / INDEX_NAME, _index(names, shards))
-    return (*names, INDEX_NAME)
+    if len(shards) == 1:
+        return tuple(names)
+    index = index_file(names, shards)
+    write_file(folder / index.name, index.content)
+    return (*names, index.name)
 
 
-def split_shards(tensors: Sequence[TensorOut], max_shard_size: int) -> list[list[TensorOut]]:
+class Sized(Protocol):
+    """A tensor with a name and a size, whatever makes it."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the checkpoint."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Outermost dimension first."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in the file."""
+        ...
+
+
+T = TypeVar("T", bound=Sized)
+
+
+def shard_names(num_shards: int) -> list[str]:
+    """The names of the files, as transformers has them."""
+    if num_shards == 1:
+        return [WEIGHTS_NAME]
+    return [f"model-{index:05d}-of-{num_shards:05d}.safetensors" for index in range(1, num_shards + 1)]
+
+
+def split_shards(tensors: Sequence[T], max_shard_size: int) -> list[list[T]]:
     """Group tensors into files, in order, as huggingface_hub does."""
-    shards: list[list[TensorOut]] = []
-    current: list[TensorOut] = []
+    shards: list[list[T]] = []
+    current: list[T] = []
     current_bytes = 0
     for tensor in tensors:
         if tensor.nbytes > max_shard_size:
@@ -100,7 +131,8 @@ def _write_file(path: Path, tensors: list[TensorOut]) -> None:
             writer.write(tensor.name, tensor.read())
 
 
-def _index(names: list[str], shards: list[list[TensorOut]]) -> bytes:
+def index_file(names: Sequence[str], shards: Sequence[Sequence[Sized]]) -> SideFile:
+    """`model.safetensors.index.json`, as transformers writes it."""
     tensors = [tensor for shard in shards for tensor in shard]
     index = {
         "metadata": {
@@ -111,4 +143,4 @@ def _index(names: list[str], shards: list[list[TensorOut]]) -> bytes:
             tensor.name: name for name, shard in zip(names, shards, strict=True) for tensor in shard
         },
     }
-    return (json.dumps(index, indent=2, sort_keys=True) + "\n").encode()
+    return SideFile(INDEX_NAME, (json.dumps(index, indent=2, sort_keys=True) + "\n").encode())

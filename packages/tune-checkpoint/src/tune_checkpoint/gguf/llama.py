@@ -9,8 +9,8 @@ from msgspec import Struct
 from tune_checkpoint.errors import CorruptFileError, UnsupportedCheckpointError
 from tune_checkpoint.gguf.metadata import Metadata
 from tune_checkpoint.gguf.reader import GgufHeader
-from tune_checkpoint.gguf.types import BLOCKS
-from tune_checkpoint.plan import Cast, Dequantise, Op, TensorPlan, TensorSlice, UnpermuteHeads
+from tune_checkpoint.plan import Op, ReorderHeads, TensorPlan, TensorSlice
+from tune_checkpoint.planning import planned
 
 LAYER_TENSORS = {
     "attn_norm.weight": ("input_layernorm.weight", "H"),
@@ -212,12 +212,6 @@ def _plan_tensor(source: TensorSlice, name: str, shape: LlamaShape, dtype: str |
     ops: list[Op] = []
     if re.search(r"\.attn_[qk]\.", source.name):
         is_query = ".attn_q." in source.name
-        ops.append(UnpermuteHeads(shape.num_attention_heads if is_query else shape.num_key_value_heads))
-    present = source.dtype
-    if present in BLOCKS:
-        ops.append(Dequantise())
-        present = "F32"
-    if dtype is not None and dtype != present:
-        ops.append(Cast(dtype))
-        present = dtype
-    return TensorPlan(name, present, source.shape, (source,), tuple(ops))
+        heads = shape.num_attention_heads if is_query else shape.num_key_value_heads
+        ops.append(ReorderHeads(heads, "halves"))
+    return planned(name, [source], dtype, ops=ops)

@@ -1,7 +1,6 @@
 """The plan that turns a GGUF file into a Hugging Face folder."""
 
-import json
-from typing import Any
+from pathlib import Path
 
 from tune_checkpoint.errors import CorruptFileError, UnsupportedCheckpointError
 from tune_checkpoint.gguf.config import generation_config, model_config
@@ -9,19 +8,22 @@ from tune_checkpoint.gguf.llama import LlamaShape, plan_tensors, read_shape
 from tune_checkpoint.gguf.reader import GgufHeader, read_gguf_header
 from tune_checkpoint.gguf.tokenizer import Vocabulary, read_vocabulary, tokenizer_files
 from tune_checkpoint.mapped import MappedFile
-from tune_checkpoint.plan import Plan, SideFile
+from tune_checkpoint.plan import Kind, Plan, SideFile
+from tune_checkpoint.planning import json_file
 
 ARCHITECTURES = ("llama",)
 """What `general.architecture` may be: Llama, Mistral, SmolLM2 and their kin all go by this name."""
 
 
-def plan_gguf(file: MappedFile, dtype: str | None) -> Plan:
+def plan_gguf(path: Path, dtype: str | None, kind: Kind) -> Plan:
     """Plan the conversion of a GGUF file.
 
     Args:
-        file: the file.
+        path: the file.
         dtype: the type of the output (`BF16`); None keeps each tensor's, with F32 for quantised ones.
+        kind: `gguf`, for the plan.
     """
+    file = MappedFile(path)
     header = read_gguf_header(file)
     architecture = _architecture(header)
     shape = read_shape(header)
@@ -31,11 +33,11 @@ def plan_gguf(file: MappedFile, dtype: str | None) -> Plan:
     config = model_config(header, file, shape, tensors, ids)
     files, warnings = _tokenizer(header, shape, vocabulary, config["max_position_embeddings"])
     files = [
-        _json_file("config.json", config),
-        _json_file("generation_config.json", generation_config(header.metadata, ids)),
+        json_file("config.json", config),
+        json_file("generation_config.json", generation_config(header.metadata, ids)),
         *files,
     ]
-    return Plan(str(file.path), "gguf", architecture, tensors, tuple(files), tuple(warnings))
+    return Plan(str(path), kind, architecture, tensors, tuple(files), tuple(warnings))
 
 
 def _architecture(header: GgufHeader) -> str:
@@ -60,7 +62,3 @@ def _tokenizer(
             f"{header.path}: {len(vocabulary.tokens)} tokens, but the embedding has {shape.vocab_size} rows"
         )
     return tokenizer_files(header.metadata, vocabulary, max_length)
-
-
-def _json_file(name: str, value: dict[str, Any]) -> SideFile:
-    return SideFile(name, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())

@@ -1,0 +1,124 @@
+"""Plans a conversion of weights that have Hugging Face's names already, in safetensors or in torch files."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tune_checkpoint.checkpoint import read_tensors
+from tune_checkpoint.dtypes import TORCH_NAMES
+from tune_checkpoint.errors import CorruptFileError, UnsupportedCheckpointError
+from tune_checkpoint.plan import Kind, Plan, SideFile, TensorSlice
+from tune_checkpoint.planning import is_object, json_file, planned
+
+CONFIG = "config.json"
+SIDE_SUFFIXES = (".json", ".jinja", ".model", ".txt", ".md", ".py", ".tiktoken")
+NOT_COPIED = (".index.json", "params.json")
+MAX_SIDE_BYTES = 100_000_000
+HEADS = ("lm_head.weight",)
+"""Of tensors that are one, these go; the embedding stays, as transformers has it."""
+BUFFERS = (".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", ".attention.masked_bias")
+"""Ends of names that old files have, of constants that transformers computes."""
+
+
+def plan_hf(path: Path, dtype: str | None, kind: Kind) -> Plan:
+    """Plan the conversion of a checkpoint that has Hugging Face's names already.
+
+    Args:
+        path: a folder, or a file whose companions stand beside it.
+        dtype: the type of the output (`BF16`); None keeps each tensor's.
+        kind: `hf` or `torch`, for the plan.
+    """
+    folder = path if path.is_dir() else path.parent
+    config = read_config(folder)
+    tensors = [tensor for tensor in read_tensors(path) if not tensor.name.endswith(BUFFERS)]
+    if not any("." in tensor.name for tensor in tensors):
+        raise UnsupportedCheckpointError(
+            f"{path}: no tensor with a name like model.layers.0.mlp.up_proj.weight"
+        )
+    kept = without_tied(tensors, config.get("tie_word_embeddings"))
+    files, warnings = companions(folder, config, dtype)
+    architecture = (config.get("architectures") or [config.get("model_type") or "unknown"])[0]
+    plans = tuple(planned(tensor.name, [tensor], dtype) for tensor in kept)
+    return Plan(str(path), kind, str(architecture), plans, files, warnings)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """`config.json`, or nothing where there is none.
+
+    Raises:
+        CorruptFileError: it is no JSON object.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        return {}
+    try:
+        config: Any = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise CorruptFileError(f"{path}: not valid JSON: {error}") from error
+    if not is_object(config):
+        raise CorruptFileError(f"{path}: not a JSON object")
+    return config
+
+
+def without_tied(tensors: Iterable[TensorSlice], is_tied: object) -> list[TensorSlice]:
+    """Leave out tensors that are others under a second name.
+
+    Args:
+        tensors: all that the files have.
+        is_tied: what `tie_word_embeddings` says; None if it says nothing.
+    """
+    tensors = list(tensors)
+    places = {_place(tensor) for tensor in tensors if tensor.name not in HEADS}
+    has_embedding = any(tensor.name.endswith("embed_tokens.weight") for tensor in tensors)
+    kept: list[TensorSlice] = []
+    seen: set[tuple[object, ...]] = set()
+    for tensor in tensors:
+        place = _place(tensor)
+        if tensor.name in HEADS:
+            is_double = has_embedding and (is_tied is True or (is_tied is None and place in places))
+        else:
+            is_double = is_tied is not False and tensor.nbytes > 0 and place in seen
+            seen.add(place)
+        if not is_double:
+            kept.append(tensor)
+    return kept
+
+
+def _place(tensor: TensorSlice) -> tuple[object, ...]:
+    return tensor.path, tensor.offset, tensor.shape, tensor.dtype, tensor.strides
+
+
+def companions(
+    folder: Path, config: dict[str, Any], dtype: str | None
+) -> tuple[tuple[SideFile, ...], tuple[str, ...]]:
+    """The small files that stand beside the weights: config, tokenizer, chat template, code; and warnings."""
+    files: list[SideFile] = []
+    warnings: list[str] = []
+    if not config:
+        warnings.append(f"{CONFIG}: none in {folder}; without it no library can load the model")
+    elif dtype is None:
+        files.append(SideFile(CONFIG, (folder / CONFIG).read_bytes()))
+    else:
+        name = TORCH_NAMES[dtype]
+        named = {key: name for key in ("torch_dtype", "dtype") if key in config} or {"torch_dtype": name}
+        files.append(json_file(CONFIG, config | named))
+    for entry in sorted(folder.iterdir()):
+        if entry.name != CONFIG and _is_companion(entry):
+            files.append(SideFile(entry.name, entry.read_bytes()))
+    names = {file.name for file in files}
+    if not names & {"tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model"}:
+        warnings.append(
+            f"tokenizer.json: no tokenizer in {folder}; copy the original model's tokenizer files"
+        )
+    return tuple(files), tuple(warnings)
+
+
+def _is_companion(entry: Path) -> bool:
+    return (
+        entry.is_file()
+        and not entry.name.startswith(".")
+        and not entry.name.endswith(NOT_COPIED)
+        and (entry.suffix in SIDE_SUFFIXES or entry.name in ("LICENSE", "NOTICE"))
+        and entry.stat().st_size <= MAX_SIDE_BYTES
+    )

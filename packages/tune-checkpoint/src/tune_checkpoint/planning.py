@@ -1,0 +1,56 @@
+"""What every planner needs: from source tensors to a planned tensor, and small files."""
+
+import json
+from collections.abc import Sequence
+from typing import Any, Literal, TypeGuard
+
+from tune_checkpoint.dtypes import FLOATS
+from tune_checkpoint.gguf.types import BLOCKS
+from tune_checkpoint.plan import Cast, Dequantise, Op, SideFile, TensorPlan, TensorSlice
+
+
+def planned(
+    name: str,
+    sources: Sequence[TensorSlice],
+    dtype: str | None = None,
+    *,
+    shape: tuple[int, ...] | None = None,
+    axis: Literal[0, 1] = 0,
+    ops: Sequence[Op] = (),
+) -> TensorPlan:
+    """Plan an output tensor.
+
+    Args:
+        name: its name in the output.
+        sources: what it is put together from; all of one type.
+        dtype: the type of floating-point weights (`BF16`); None keeps what is there, with F32 for quantised.
+        shape: its shape; None takes it from the sources.
+        axis: how the sources stand to each other, as in `TensorPlan`.
+        ops: what is done to the values before they get their type.
+    """
+    done = list(ops)
+    present = sources[0].dtype
+    if present in BLOCKS:
+        done.append(Dequantise())
+        present = "F32"
+    if dtype is not None and dtype != present and present in FLOATS:
+        done.append(Cast(dtype))
+        present = dtype
+    return TensorPlan(name, present, shape or _joined(sources, axis), tuple(sources), axis, tuple(done))
+
+
+def _joined(sources: Sequence[TensorSlice], axis: int) -> tuple[int, ...]:
+    shape = list(sources[0].shape)
+    if len(sources) > 1:
+        shape[axis] = sum(source.shape[axis] for source in sources)
+    return tuple(shape)
+
+
+def is_object(value: Any) -> TypeGuard[dict[str, Any]]:
+    """Say whether a value that was read from JSON is an object."""
+    return isinstance(value, dict)
+
+
+def json_file(name: str, value: dict[str, Any]) -> SideFile:
+    """A small file of JSON that people can read."""
+    return SideFile(name, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())

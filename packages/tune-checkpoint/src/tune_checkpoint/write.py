@@ -1,0 +1,240 @@
+"""Writes the files of a layout: several tensors at once, each file whole or absent; goes on after a kill."""
+
+import errno
+import os
+import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from pathlib import Path
+from threading import Event, Lock
+
+import msgspec
+
+from tune_checkpoint.atomic import sync
+from tune_checkpoint.errors import VerificationError
+from tune_checkpoint.execute import COPY_BYTES, copied_ranges, tensor_blocks
+from tune_checkpoint.layout import FileLayout, Placed
+from tune_checkpoint.plan import Progress, TensorSlice
+from tune_checkpoint.shards import write_file
+from tune_checkpoint.sources import Sources
+
+KERNEL_COPY_BYTES = 1 << 26
+"""Bytes that the kernel copies before progress is reported."""
+NO_KERNEL_COPY = {errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM}
+"""What it answers where it cannot."""
+
+RECORD = ".written.json"
+"""In the folder while it is filled: each finished file with the CRC-32 of its tensors."""
+
+Sums = dict[str, dict[str, int]]
+"""File name -> tensor name -> CRC-32 of its bytes."""
+
+
+class Stopped(Exception):
+    """Another thread has failed, and this one need not go on."""
+
+
+class Meter:
+    """Counts bytes over all threads, and ends them when one has failed."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress, self._total = progress, total
+        self._done = 0
+        self._lock = Lock()
+        self.stop = Event()
+
+    def add(self, num_bytes: int) -> None:
+        """Report bytes that are done."""
+        if self.stop.is_set():
+            raise Stopped
+        with self._lock:
+            self._done += num_bytes
+            if self._progress is not None:
+                self._progress(self._done, self._total)
+
+
+def write_layout(
+    files: Sequence[FileLayout], folder: Path, meter: Meter, *, jobs: int, checked: bool
+) -> Sums:
+    """Write files into a folder. Those that a killed process had finished there are kept.
+
+    Args:
+        files: what to write.
+        folder: where; nobody else writes there.
+        meter: counts the bytes.
+        jobs: how many tensors are worked on at a time.
+        checked: take a checksum of each tensor on the way.
+
+    Returns:
+        The checksums; none of a file that was not `checked`.
+    """
+    sums = _load_record(folder)
+    with Sources() as sources, ThreadPoolExecutor(jobs) as pool:
+        for file in files:
+            if _is_finished(file, folder, sums, checked=checked):
+                meter.add(sum(placed.tensor.nbytes for placed in file.tensors))
+                continue
+            sums[file.name] = _write_file(file, folder, sources, pool, meter, checked=checked)
+            _save_record(folder, sums)
+    return sums
+
+
+def check_written(files: Sequence[FileLayout], folder: Path, sums: Sums, meter: Meter, *, jobs: int) -> None:
+    """Read files again and compare each tensor's checksum with what was computed while it was written.
+
+    Raises:
+        VerificationError: they differ.
+    """
+    written = [(file.name, _written(folder / file.name, placed)) for file in files for placed in file.tensors]
+    with Sources() as sources, ThreadPoolExecutor(jobs) as pool:
+        for name in dict(written):  # else memory answers, and not the disk
+            if hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(sources.descriptor(str(folder / name)), 0, 0, os.POSIX_FADV_DONTNEED)
+        tasks = [
+            lambda tensor=tensor, crc=sums[name][tensor.name]: _check_tensor(tensor, crc, sources, meter)
+            for name, tensor in written
+        ]
+        _all(pool, meter, tasks)
+
+
+def forget_record(folder: Path) -> None:
+    """Remove what helps to go on: all is done."""
+    (folder / RECORD).unlink(missing_ok=True)
+
+
+def _is_finished(file: FileLayout, folder: Path, sums: Sums, *, checked: bool) -> bool:
+    path = folder / file.name
+    known = len(sums.get(file.name, {}))
+    return (
+        file.name in sums
+        and path.is_file()
+        and path.stat().st_size == file.size
+        and known == (len(file.tensors) if checked else known)
+    )
+
+
+def _write_file(
+    file: FileLayout, folder: Path, sources: Sources, pool: ThreadPoolExecutor, meter: Meter, *, checked: bool
+) -> dict[str, int]:
+    path = folder / file.name
+    partial = path.with_name(f"{path.name}.partial")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    checked = checked or file.finish is not None
+    try:
+        os.ftruncate(descriptor, file.size)
+        for offset, content in file.pieces:
+            _write_at(descriptor, memoryview(content), offset)
+        crcs = _all(
+            pool,
+            meter,
+            [
+                lambda placed=placed: _write_tensor(descriptor, placed, sources, meter, checked=checked)
+                for placed in file.tensors
+            ],
+        )
+        for offset, content in file.finish(crcs) if file.finish else ():
+            _write_at(descriptor, memoryview(content), offset)
+        os.fsync(descriptor)
+        partial.rename(path)
+    finally:
+        os.close(descriptor)
+        partial.unlink(missing_ok=True)
+    sync(folder)
+    names = [placed.tensor.name for placed in file.tensors]
+    return dict(zip(names, crcs, strict=True)) if checked else {}
+
+
+def _all(pool: ThreadPoolExecutor, meter: Meter, tasks: list[Callable[[], int]]) -> list[int]:
+    """Do all tasks and return their results; the first error ends the others."""
+    futures = [pool.submit(task) for task in tasks]
+    try:
+        wait(futures, return_when=FIRST_EXCEPTION)
+        failed = [error for future in futures if future.done() and (error := future.exception())]
+        for error in failed:
+            raise error
+        return [future.result() for future in futures]
+    except BaseException:
+        meter.stop.set()
+        for future in futures:
+            future.cancel()
+        wait(futures)
+        raise
+
+
+def _write_tensor(descriptor: int, placed: Placed, sources: Sources, meter: Meter, *, checked: bool) -> int:
+    offset, crc = placed.offset, 0
+    if not checked and (copied := copied_ranges(placed.tensor)):
+        for source in copied:
+            _copy(source, sources, descriptor, offset, meter)
+            offset += source.nbytes
+        return 0
+    for block in tensor_blocks(placed.tensor, sources):
+        if checked:
+            crc = zlib.crc32(block, crc)
+        _write_at(descriptor, block, offset)
+        offset += block.nbytes
+        meter.add(block.nbytes)
+    assert offset - placed.offset == placed.tensor.nbytes, placed.tensor.name
+    return crc
+
+
+def _write_at(descriptor: int, content: memoryview, offset: int) -> None:
+    while content.nbytes:
+        count = os.pwrite(descriptor, content, offset)
+        content, offset = content[count:], offset + count
+
+
+def _copy(source: TensorSlice, sources: Sources, descriptor: int, offset: int, meter: Meter) -> None:
+    """Copy within the kernel, which on some file systems copies nothing at all; else through here."""
+    done = 0
+    try:
+        while done < source.nbytes:
+            size = min(KERNEL_COPY_BYTES, source.nbytes - done)
+            start = source.offset + done
+            count = os.copy_file_range(
+                sources.descriptor(source.path), descriptor, size, start, offset + done
+            )
+            if not count:
+                break
+            done += count
+            meter.add(count)
+    except (OSError, AttributeError) as error:
+        if isinstance(error, OSError) and error.errno not in NO_KERNEL_COPY:
+            raise
+    while done < source.nbytes:  # also where the file has become shorter, which is told here
+        content = sources.read(source, done, min(COPY_BYTES, source.nbytes - done)).data
+        _write_at(descriptor, content, offset + done)
+        done += content.nbytes
+        meter.add(content.nbytes)
+
+
+def _written(path: Path, placed: Placed) -> TensorSlice:
+    tensor = placed.tensor
+    return TensorSlice(str(path), tensor.name, tensor.dtype, tensor.shape, placed.offset, tensor.nbytes)
+
+
+def _check_tensor(tensor: TensorSlice, expected: int, sources: Sources, meter: Meter) -> int:
+    crc = 0
+    for start in range(0, tensor.nbytes, COPY_BYTES):
+        content = sources.read(tensor, start, min(COPY_BYTES, tensor.nbytes - start))
+        crc = zlib.crc32(content.data, crc)
+        meter.add(content.nbytes)
+    if crc != expected:
+        raise VerificationError(
+            f"{Path(tensor.path).name}: tensor {tensor.name!r} at byte {tensor.offset} does not read as "
+            "it was written; the disk or the memory of this machine is faulty. Nothing was kept"
+        )
+    return crc
+
+
+def _load_record(folder: Path) -> Sums:
+    try:
+        return msgspec.json.decode((folder / RECORD).read_bytes(), type=Sums)
+    except (OSError, msgspec.MsgspecError):
+        return {}
+
+
+def _save_record(folder: Path, sums: Sums) -> None:
+    beside = folder / f"{RECORD}.partial"
+    write_file(beside, msgspec.json.encode(sums))
+    beside.rename(folder / RECORD)
