@@ -62,8 +62,8 @@ class Sources:
                 ) from error
             if not count:
                 raise CorruptFileError(
-                    f"{tensor.path}: ends at byte {offset + done}, inside tensor {tensor.name!r}; "
-                    "it has become shorter since the conversion began"
+                    f"{tensor.path}: ends at byte {os.fstat(descriptor).st_size}, before the end of tensor "
+                    f"{tensor.name!r}; it has become shorter since the conversion began"
                 )
             done += count
         return content
