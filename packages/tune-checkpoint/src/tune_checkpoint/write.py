@@ -18,8 +18,8 @@ from tune_checkpoint.plan import Progress, TensorSlice
 from tune_checkpoint.shards import write_file
 from tune_checkpoint.sources import Sources
 
-KERNEL_COPY_BYTES = 1 << 26
-"""Bytes that the kernel copies before progress is reported."""
+FLUSH_BYTES = 1 << 26
+"""Bytes after which the system is asked to begin writing them to the disk."""
 NO_KERNEL_COPY = {errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM}
 """What it answers where it cannot."""
 
@@ -168,11 +168,15 @@ def _write_tensor(descriptor: int, placed: Placed, sources: Sources, meter: Mete
             _copy(source, sources, descriptor, offset, meter)
             offset += source.nbytes
         return 0
+    flushed = offset
     for block in tensor_blocks(placed.tensor, sources):
         if checked:
             crc = zlib.crc32(block, crc)
         _write_at(descriptor, block, offset)
         offset += block.nbytes
+        if offset - flushed >= FLUSH_BYTES:
+            _start_flush(descriptor, flushed, offset - flushed)
+            flushed = offset
         meter.add(block.nbytes)
     assert offset - placed.offset == placed.tensor.nbytes, placed.tensor.name
     return crc
@@ -184,18 +188,28 @@ def _write_at(descriptor: int, content: memoryview, offset: int) -> None:
         content, offset = content[count:], offset + count
 
 
+def _start_flush(descriptor: int, offset: int, size: int) -> None:
+    """Have the system begin to write to the disk, so that less is left to wait for at the end.
+
+    It also need not keep the pages, which are read again from the disk if at all.
+    """
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(descriptor, offset, size, os.POSIX_FADV_DONTNEED)
+
+
 def _copy(source: TensorSlice, sources: Sources, descriptor: int, offset: int, meter: Meter) -> None:
     """Copy within the kernel, which on some file systems copies nothing at all; else through here."""
     done = 0
     try:
         while done < source.nbytes:
-            size = min(KERNEL_COPY_BYTES, source.nbytes - done)
+            size = min(FLUSH_BYTES, source.nbytes - done)
             start = source.offset + done
             count = os.copy_file_range(
                 sources.descriptor(source.path), descriptor, size, start, offset + done
             )
             if not count:
                 break
+            _start_flush(descriptor, offset + done, count)
             done += count
             meter.add(count)
     except (OSError, AttributeError) as error:
