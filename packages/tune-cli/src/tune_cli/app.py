@@ -62,7 +62,7 @@ def make_app() -> App:
 
 def run(words: Sequence[str]) -> int:
     """Run a command line and return the exit status; every error is a message on standard error."""
-    from tune_checkpoint import CheckpointError, WriteFailedError
+    from tune_checkpoint import CheckpointError
     from tune_launch import LaunchError
     from tune_recipes.errors import UserError
 
@@ -77,7 +77,7 @@ def run(words: Sequence[str]) -> int:
     try:
         return make_app()(words, exit_on_error=False, print_error=False, result_action="return_value") or 0
     except (UserError, CheckpointError, LaunchError) as error:
-        return _fail(str(error), status=1 if isinstance(error, WriteFailedError) else 2)
+        return _fail(str(error), status=error.exit_status if isinstance(error, CheckpointError) else 2)
     except CycloptsError as error:
         return _fail(_explain(error, words[0]))
     except BrokenPipeError:

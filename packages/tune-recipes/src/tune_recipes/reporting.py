@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn, TextIO
 
-from tune_checkpoint import CheckpointError, WriteFailedError
+from tune_checkpoint import CheckpointError
 from tune_recipes.errors import TrainingFailed, UserError
 from tune_recipes.train.distributed import ToldElsewhere, has_lost_others
 from tune_recipes.train.run import STOP_SIGNALS, Stopped
@@ -57,7 +57,7 @@ def report(error: Exception, *, debug: bool, log: Path | None = None) -> int:
     status = 1
     if isinstance(error, UserError | CheckpointError):
         text = str(error)
-        status = 1 if isinstance(error, WriteFailedError) else 2
+        status = error.exit_status if isinstance(error, CheckpointError) else 2
     elif isinstance(error, TrainingFailed):
         text = str(error)
     else:
