@@ -1,0 +1,1 @@
+"""Reading what `torch.save` wrote and writing what `torch.load` reads, without PyTorch."""
