@@ -33,6 +33,8 @@ class LlamaFile:
     feed_forward: int = FEED_FORWARD
     vocab: int = VOCAB
     rope_theta: float = 50000.0
+    split_max_tensors: int = 0
+    """Tensors in one part, at most; 0 for a single file. Parts get their numbers after `path`'s stem."""
     tensors: Tensors = field(default_factory=dict)
     """Filled when the file is written: Hugging Face name -> float32 weights before quantisation."""
 
@@ -68,7 +70,7 @@ def permute_like_llama_cpp(weights: np.ndarray, num_heads: int) -> np.ndarray:
 
 
 def _write(file: LlamaFile) -> None:
-    writer = gguf.GGUFWriter(file.path, file.arch)
+    writer = gguf.GGUFWriter(file.path, file.arch, split_max_tensors=file.split_max_tensors)
     writer.add_block_count(LAYERS)
     writer.add_context_length(512)
     writer.add_embedding_length(file.hidden)

@@ -213,7 +213,11 @@ def test_linear_scaling_is_kept(write_llama: WriteLlama, tmp_path: Path):
     [
         ({"arch": "gemma"}, UnsupportedCheckpointError, "architecture 'gemma' cannot.*supported: llama"),
         ({"metadata": {"llama.expert_count": 8}}, UnsupportedCheckpointError, "mixture of experts"),
-        ({"metadata": {"split.count": 2}}, UnsupportedCheckpointError, "split GGUF"),
+        (
+            {"metadata": {"split.count": 2, "split.no": 1}},
+            CorruptFileError,
+            r"is part 2 of 2 of a model .*names they had, MODEL-00002-of-00002.gguf",
+        ),
         ({"metadata": {"llama.attention.key_length": 32}}, UnsupportedCheckpointError, "rotary or value"),
         ({"metadata": {"llama.rope.scaling.type": "yarn"}}, UnsupportedCheckpointError, "'yarn'"),
         ({"drop": ("blk.1.ffn_up.weight",)}, CorruptFileError, "'blk.1.ffn_up.weight' is missing"),

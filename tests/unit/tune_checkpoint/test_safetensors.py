@@ -243,7 +243,7 @@ def test_missing_shard_is_named(tmp_path: Path):
 @pytest.mark.parametrize(
     ("file_name", "message"),
     [
-        ("model.gguf", r"found model.gguf\n  to make a Hugging Face folder of it: `tune convert-ckpt "),
+        ("lit_model.pth", r"found lit_model.pth\n  to make a Hugging Face folder of it: `tune convert-ckpt "),
         ("notes.txt", "no model.safetensors, .* or pytorch_model.bin.index.json; found notes.txt"),
     ],
 )

@@ -98,8 +98,8 @@ def open_checkpoint(path: Path | str) -> Checkpoint:
     """Open a checkpoint without reading its weights.
 
     Args:
-        path: a Hugging Face folder (safetensors or `pytorch_model.bin`, whole or in shards), or one file
-            of safetensors, GGUF or `torch.save`.
+        path: a Hugging Face folder (safetensors or `pytorch_model.bin`, whole or in shards), a folder with
+            one GGUF model, or one file of safetensors, GGUF (or one of its parts) or `torch.save`.
 
     Returns:
         A mapping from tensor name to `LazyTensor`.
@@ -151,9 +151,9 @@ def _format(file: MappedFile) -> Format:
 def _read_file(file: MappedFile) -> tuple[TensorSlice, ...]:
     found = _format(file)
     if found == "gguf":
-        from tune_checkpoint.gguf.reader import read_gguf_header
+        from tune_checkpoint.gguf.parts import read_gguf
 
-        return read_gguf_header(file).tensors
+        return read_gguf(file.path).tensors
     if found == "torch":
         from tune_checkpoint.torch_file.reader import read_torch_file
 
@@ -167,6 +167,10 @@ def _read_folder(folder: Path) -> tuple[TensorSlice, ...]:
             return _read_file(MappedFile(folder / weights))
         if (folder / index).exists():
             return _read_shards(folder, folder / index)
+    if any(path.suffix == ".gguf" for path in folder.iterdir()):
+        from tune_checkpoint.gguf.parts import read_gguf
+
+        return read_gguf(folder).tensors
     raise CheckpointNotFoundError(_no_weights(folder))
 
 
@@ -189,7 +193,7 @@ def _read_shards(folder: Path, index: Path) -> tuple[TensorSlice, ...]:
 
 def _no_weights(folder: Path) -> str:
     looked_for = f"{WEIGHTS_NAME}, {INDEX_NAME}, {BIN_NAME} or {BIN_INDEX_NAME}"
-    others = sorted(path.name for path in folder.iterdir() if path.suffix in (".pth", ".pt", ".gguf"))
+    others = sorted(path.name for path in folder.iterdir() if path.suffix in (".pth", ".pt"))
     if others:
         return (
             f"{folder}: no {looked_for}; found {', '.join(others)}\n"

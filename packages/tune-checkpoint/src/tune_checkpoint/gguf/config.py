@@ -1,6 +1,8 @@
 """`config.json` and `generation_config.json` of a Llama model, from GGUF metadata."""
 
+import struct
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from tune_checkpoint.dtypes import TORCH_NAMES
@@ -10,7 +12,7 @@ from tune_checkpoint.gguf.metadata import Metadata
 from tune_checkpoint.gguf.reader import GgufHeader
 from tune_checkpoint.gguf.rope import llama3_scaling
 from tune_checkpoint.mapped import MappedFile
-from tune_checkpoint.plan import TensorPlan
+from tune_checkpoint.plan import TensorPlan, TensorSlice
 
 DEFAULT_ROPE_THETA = 10_000.0
 DEFAULT_CONTEXT = 2048
@@ -18,7 +20,6 @@ DEFAULT_CONTEXT = 2048
 
 def model_config(
     header: GgufHeader,
-    file: MappedFile,
     shape: LlamaShape,
     tensors: tuple[TensorPlan, ...],
     ids: dict[str, int],
@@ -26,15 +27,14 @@ def model_config(
     """`config.json`, in words that transformers 4 and 5 both read.
 
     Args:
-        header: the GGUF file's header.
-        file: the file itself, for the few rotary factors that stand among the tensors.
+        header: of the GGUF model; the few rotary factors that stand among the tensors are read too.
         shape: the model's sizes.
         tensors: what will be written, for the type of the weights.
         ids: bos, eos and pad token, where the file names them.
     """
     metadata = header.metadata
     theta = metadata.positive_number("llama.rope.freq_base", DEFAULT_ROPE_THETA)
-    scaling = _rope_scaling(header, file, shape.head_dim, theta)
+    scaling = _rope_scaling(header, shape.head_dim, theta)
     dtype = _main_dtype(tensors)
     window = metadata.positive_int("llama.attention.sliding_window")
     family = _llama(shape) if window is None else _mistral(metadata, shape, window)
@@ -97,13 +97,13 @@ def _mistral(metadata: Metadata, shape: LlamaShape, window: int) -> dict[str, An
     return {"architectures": ["MistralForCausalLM"], "model_type": "mistral", "sliding_window": window}
 
 
-def _rope_scaling(header: GgufHeader, file: MappedFile, head_dim: int, theta: float) -> dict[str, Any] | None:
+def _rope_scaling(header: GgufHeader, head_dim: int, theta: float) -> dict[str, Any] | None:
     metadata = header.metadata
     kind = metadata.text("llama.rope.scaling.type")
     freqs = next((tensor for tensor in header.tensors if tensor.name == ROPE_FREQS), None)
     if kind in (None, "none"):
         # llama.cpp applies the factors whatever the type says.
-        return None if freqs is None else _scaling_from_factors(file, freqs, head_dim, theta)
+        return None if freqs is None else _scaling_from_factors(freqs, head_dim, theta)
     if kind == "linear" and freqs is None:
         factor = metadata.positive_number("llama.rope.scaling.factor", 1.0)
         return {"rope_type": "linear", "factor": factor} if factor != 1.0 else None
@@ -113,11 +113,12 @@ def _rope_scaling(header: GgufHeader, file: MappedFile, head_dim: int, theta: fl
     )
 
 
-def _scaling_from_factors(file: MappedFile, freqs: Any, head_dim: int, theta: float) -> dict[str, Any] | None:
-    where = f"{file.path}: tensor {freqs.name!r}"
+def _scaling_from_factors(freqs: TensorSlice, head_dim: int, theta: float) -> dict[str, Any] | None:
+    where = f"{freqs.path}: tensor {freqs.name!r}"
     if freqs.dtype != "F32" or freqs.shape != (head_dim // 2,):
         raise CorruptFileError(f"{where}: is {freqs.dtype} {list(freqs.shape)}, not F32 [{head_dim // 2}]")
-    factors = file.view[freqs.offset : freqs.offset + freqs.nbytes].cast("f").tolist()
+    content = MappedFile(Path(freqs.path)).read(freqs.offset, freqs.nbytes, f"tensor {freqs.name!r}")
+    factors = struct.unpack(f"<{head_dim // 2}f", content)
     return llama3_scaling(factors, head_dim, theta, where)
 
 

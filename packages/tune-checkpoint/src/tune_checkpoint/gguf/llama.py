@@ -142,11 +142,6 @@ def _refuse_variants(metadata: Metadata) -> None:
         raise UnsupportedCheckpointError(
             f"{metadata.path}: a mixture of experts (llama.expert_count); dense Llama models can be converted"
         )
-    if (metadata.integer("split.count") or 1) > 1:
-        raise UnsupportedCheckpointError(
-            f"{metadata.path}: one part of a split GGUF file (split.count); "
-            "merge the parts into one file with llama.cpp's llama-gguf-split --merge"
-        )
     kind = metadata.text("general.type")
     if kind not in (None, "model"):
         raise UnsupportedCheckpointError(

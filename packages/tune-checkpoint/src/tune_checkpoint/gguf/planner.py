@@ -5,9 +5,9 @@ from pathlib import Path
 from tune_checkpoint.errors import CorruptFileError, UnsupportedCheckpointError
 from tune_checkpoint.gguf.config import generation_config, model_config
 from tune_checkpoint.gguf.llama import LlamaShape, plan_tensors, read_shape
-from tune_checkpoint.gguf.reader import GgufHeader, read_gguf_header
+from tune_checkpoint.gguf.parts import read_gguf
+from tune_checkpoint.gguf.reader import GgufHeader
 from tune_checkpoint.gguf.tokenizer import Vocabulary, read_vocabulary, tokenizer_files
-from tune_checkpoint.mapped import MappedFile
 from tune_checkpoint.plan import Kind, Plan, SideFile
 from tune_checkpoint.planning import json_file
 
@@ -16,21 +16,20 @@ ARCHITECTURES = ("llama",)
 
 
 def plan_gguf(path: Path, dtype: str | None, kind: Kind) -> Plan:
-    """Plan the conversion of a GGUF file.
+    """Plan the conversion of a GGUF model.
 
     Args:
-        path: the file.
+        path: its file, any of its parts, or a folder with nothing else of GGUF in it.
         dtype: the type of the output (`BF16`); None keeps each tensor's, with F32 for quantised ones.
         kind: `gguf`, for the plan.
     """
-    file = MappedFile(path)
-    header = read_gguf_header(file)
+    header = read_gguf(path)
     architecture = _architecture(header)
     shape = read_shape(header)
     tensors = plan_tensors(header, shape, dtype)
     vocabulary = read_vocabulary(header.metadata)
     ids = {} if vocabulary is None else vocabulary.ids
-    config = model_config(header, file, shape, tensors, ids)
+    config = model_config(header, shape, tensors, ids)
     files, warnings = _tokenizer(header, shape, vocabulary, config["max_position_embeddings"])
     files = [
         json_file("config.json", config),
