@@ -4,6 +4,7 @@ from typing import Any
 
 from tune_checkpoint.errors import CorruptFileError
 from tune_checkpoint.gguf.metadata import Metadata
+from tune_checkpoint.tokenizers.bpe import bpe_model, byte_characters, merges_from_scores
 
 NORMAL = 1
 
@@ -27,7 +28,7 @@ def byte_level_model(
         raise CorruptFileError(
             f"{metadata.path}: tokenizer.ggml.merges is missing; a gpt2 vocabulary needs it"
         )
-    return _bpe(vocab, _stored_merges(metadata, lines, vocab), ignore_merges=ignore_merges)
+    return bpe_model(vocab, _stored_merges(metadata, lines, vocab), ignore_merges=ignore_merges)
 
 
 def sentencepiece_model(metadata: Metadata, tokens: list[str], unk_token: str | None) -> dict[str, Any]:
@@ -47,42 +48,16 @@ def sentencepiece_model(metadata: Metadata, tokens: list[str], unk_token: str | 
                 f"{metadata.path}: tokenizer.ggml.scores does not give every token's score"
             )
         merges = merges_from_scores(vocab, dict(zip(tokens, scores, strict=True)))
-    return _bpe(vocab, merges, unk_token=unk_token, fuse_unk=True, byte_fallback=True)
-
-
-def merges_from_scores(vocab: dict[str, int], scores: dict[str, float]) -> list[tuple[str, str]]:
-    """Every pair of tokens that makes a token, the best first: SentencePiece merges by score, BPE by rank.
-
-    Source: `generate_merges` of transformers, ties included, since the order decides the token ids.
-    """
-    merges = [
-        (score, (token[:cut], token[cut:]))
-        for token, score in scores.items()
-        for cut in range(1, len(token))
-        if token[:cut] in vocab and token[cut:] in vocab
-    ]
-    merges.sort(key=lambda merge: (merge[0], len(merge[1][0]), len(merge[1][1])), reverse=True)
-    return [pair for _, pair in merges]
+    return bpe_model(vocab, merges, unk_token=unk_token, fuse_unk=True, byte_fallback=True)
 
 
 def byte_alphabet() -> set[str]:
     """The 256 characters that stand for bytes."""
-    return set(_byte_characters().values())
-
-
-def _byte_characters() -> dict[int, str]:
-    """Byte -> character: printable Latin-1 stands for itself, the rest for characters from 256 on.
-
-    Source: `bytes_to_unicode` of GPT-2's encoder.py.
-    """
-    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    characters = {byte: chr(byte) for byte in printable}
-    others = [byte for byte in range(256) if byte not in characters]
-    return characters | {byte: chr(256 + index) for index, byte in enumerate(others)}
+    return set(byte_characters().values())
 
 
 def _spelled(token: str) -> str:
-    characters = _byte_characters()
+    characters = byte_characters()
     return "".join(characters[byte] for byte in token.encode())
 
 
@@ -98,26 +73,3 @@ def _stored_merges(metadata: Metadata, lines: list[str], vocab: dict[str, int]) 
             )
         merges.append((left, right))
     return merges
-
-
-def _bpe(
-    vocab: dict[str, int],
-    merges: list[tuple[str, str]],
-    *,
-    unk_token: str | None = None,
-    fuse_unk: bool = False,
-    byte_fallback: bool = False,
-    ignore_merges: bool = False,
-) -> dict[str, Any]:
-    return {
-        "type": "BPE",
-        "dropout": None,
-        "unk_token": unk_token,
-        "continuing_subword_prefix": None,
-        "end_of_word_suffix": None,
-        "fuse_unk": fuse_unk,
-        "byte_fallback": byte_fallback,
-        "ignore_merges": ignore_merges,
-        "vocab": vocab,
-        "merges": merges,
-    }

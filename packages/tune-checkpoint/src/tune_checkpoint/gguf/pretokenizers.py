@@ -8,15 +8,7 @@ from typing import Any
 
 from msgspec import Struct
 
-_LLAMA3 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-_TEKKEN = (
-    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
-    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
-    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+from tune_checkpoint.tokenizers.splits import LLAMA3_SPLIT, TEKKEN_SPLIT, byte_level_split
 
 
 class PreTokenizer(Struct, frozen=True):
@@ -31,16 +23,12 @@ class PreTokenizer(Struct, frozen=True):
 
     def to_json(self) -> dict[str, Any]:
         """As tokenizer.json spells it."""
-        byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
-        if self.split is None:
-            return byte_level | {"use_regex": True}
-        split = {"type": "Split", "pattern": {"Regex": self.split}, "behavior": "Isolated", "invert": False}
-        return {"type": "Sequence", "pretokenizers": [split, byte_level | {"use_regex": False}]}
+        return byte_level_split(self.split)
 
 
 GPT2 = PreTokenizer()
-LLAMA3 = PreTokenizer(_LLAMA3, ignore_merges=True, add_bos=True)
-TEKKEN = PreTokenizer(_TEKKEN, ignore_merges=True, add_bos=True)
+LLAMA3 = PreTokenizer(LLAMA3_SPLIT, ignore_merges=True, add_bos=True)
+TEKKEN = PreTokenizer(TEKKEN_SPLIT, ignore_merges=True, add_bos=True)
 
 PRE_TOKENIZERS = {
     "default": GPT2,

@@ -1,6 +1,5 @@
 """`tokenizer.json` and its companions from the vocabulary in a GGUF file, without any tokenizer library."""
 
-import json
 from typing import Any
 
 from msgspec import Struct
@@ -10,10 +9,16 @@ from tune_checkpoint.gguf.bpe import byte_level_model, sentencepiece_model
 from tune_checkpoint.gguf.metadata import Metadata
 from tune_checkpoint.gguf.pretokenizers import GPT2, PRE_TOKENIZERS
 from tune_checkpoint.plan import SideFile
+from tune_checkpoint.tokenizers.tokenizer_json import (
+    BYTE_LEVEL_DECODER,
+    SPACE,
+    AddedToken,
+    TokenizerParts,
+    sentencepiece_decoder,
+)
+from tune_checkpoint.tokenizers.tokenizer_json import tokenizer_files as files_from_parts
 
 CONTROL, USER_DEFINED = 3, 4
-SPACE = "\u2581"
-"""What SentencePiece writes for a space."""
 
 SPECIAL_KEYS = {
     "bos": "bos_token_id",
@@ -79,16 +84,8 @@ def tokenizer_files(
     template = metadata.text("tokenizer.chat_template")
     if template is None:
         warnings.append("chat_template.jinja: the file has no chat template; this is usual for a base model")
-    add_bos, add_eos = _added_ends(metadata, vocabulary, pre_name)
-    content = _tokenizer_json(metadata, vocabulary, pre_name, add_bos, add_eos)
-    config = _tokenizer_config(vocabulary, max_length, template, add_bos, add_eos)
-    files = [
-        SideFile("tokenizer.json", json.dumps(content, ensure_ascii=False).encode()),
-        SideFile("tokenizer_config.json", _readable(config)),
-    ]
-    if template is not None:
-        files.append(SideFile("chat_template.jinja", template.encode()))
-    return files, warnings
+    parts = _tokenizer_parts(metadata, vocabulary, pre_name)
+    return files_from_parts(parts, max_length, template), warnings
 
 
 def _special_ids(metadata: Metadata, model: str, tokens: list[str]) -> dict[str, int]:
@@ -115,104 +112,40 @@ def _added_ends(metadata: Metadata, vocabulary: Vocabulary, pre_name: str) -> tu
     return add_bos, add_eos
 
 
-def _tokenizer_json(
-    metadata: Metadata, vocabulary: Vocabulary, pre_name: str, add_bos: bool, add_eos: bool
-) -> dict[str, Any]:
+def _tokenizer_parts(metadata: Metadata, vocabulary: Vocabulary, pre_name: str) -> TokenizerParts:
     if vocabulary.model == "gpt2":
         pre_tokenizer = PRE_TOKENIZERS.get(pre_name, GPT2)
         split = pre_tokenizer.to_json()
-        decoder = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
+        decoder = BYTE_LEVEL_DECODER
         model = byte_level_model(metadata, vocabulary.tokens, vocabulary.types, pre_tokenizer.ignore_merges)
     else:
         prefix = metadata.flag("tokenizer.ggml.add_space_prefix", True)
-        split = {
+        split: dict[str, Any] = {
             "type": "Metaspace",
             "replacement": SPACE,
             "prepend_scheme": "first" if prefix else "never",
             "split": False,
         }
-        decoder = _sentencepiece_decoder(prefix)
+        decoder = sentencepiece_decoder(prefix)
         model = sentencepiece_model(metadata, vocabulary.tokens, vocabulary.special.get("unk"))
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": _added_tokens(vocabulary),
-        "normalizer": None,
-        "pre_tokenizer": split,
-        "post_processor": _post_processor(vocabulary, add_bos, add_eos),
-        "decoder": decoder,
-        "model": model,
-    }
+    add_bos, add_eos = _added_ends(metadata, vocabulary, pre_name)
+    return TokenizerParts(
+        model=model,
+        pre_tokenizer=split,
+        decoder=decoder,
+        added_tokens=_added_tokens(vocabulary),
+        special=vocabulary.special,
+        ids=vocabulary.ids,
+        add_bos=add_bos,
+        add_eos=add_eos,
+    )
 
 
-def _sentencepiece_decoder(prefix: bool) -> dict[str, Any]:
-    steps: list[dict[str, Any]] = [
-        {"type": "Replace", "pattern": {"String": SPACE}, "content": " "},
-        {"type": "ByteFallback"},
-        {"type": "Fuse"},
-    ]
-    if prefix:
-        steps.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
-    return {"type": "Sequence", "decoders": steps}
-
-
-def _added_tokens(vocabulary: Vocabulary) -> list[dict[str, Any]]:
-    """Tokens that are found in the text as a whole, before it is split."""
+def _added_tokens(vocabulary: Vocabulary) -> list[AddedToken]:
+    """Control and user-defined tokens, and those that have a name."""
     named = set(vocabulary.ids.values())
     return [
-        {
-            "id": index,
-            "content": token,
-            "single_word": False,
-            "lstrip": False,
-            "rstrip": False,
-            "normalized": False,
-            "special": kind == CONTROL or index in named,
-        }
+        AddedToken(index, token, special=kind == CONTROL or index in named)
         for index, (token, kind) in enumerate(zip(vocabulary.tokens, vocabulary.types, strict=True))
         if token and (kind in (CONTROL, USER_DEFINED) or index in named)
     ]
-
-
-def _post_processor(vocabulary: Vocabulary, add_bos: bool, add_eos: bool) -> dict[str, Any]:
-    special = vocabulary.special
-
-    def ends(type_id: int, sequence: str) -> list[dict[str, Any]]:
-        bos = [{"SpecialToken": {"id": special["bos"], "type_id": type_id}}] if add_bos else []
-        eos = [{"SpecialToken": {"id": special["eos"], "type_id": type_id}}] if add_eos else []
-        return [*bos, {"Sequence": {"id": sequence, "type_id": type_id}}, *eos]
-
-    used = [name for name, added in (("bos", add_bos), ("eos", add_eos)) if added]
-    return {
-        "type": "TemplateProcessing",
-        "single": ends(0, "A"),
-        "pair": ends(0, "A") + ends(1, "B"),
-        "special_tokens": {
-            special[name]: {"id": special[name], "ids": [vocabulary.ids[name]], "tokens": [special[name]]}
-            for name in used
-        },
-    }
-
-
-def _tokenizer_config(
-    vocabulary: Vocabulary, max_length: int | None, template: str | None, add_bos: bool, add_eos: bool
-) -> dict[str, Any]:
-    config: dict[str, Any] = {
-        # Takes tokenizer.json as it stands, in transformers 4 and 5; other classes rebuild parts of it.
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_input_names": ["input_ids", "attention_mask"],
-        "clean_up_tokenization_spaces": False,
-        "add_bos_token": add_bos,
-        "add_eos_token": add_eos,
-    }
-    config |= {f"{name}_token": token for name, token in vocabulary.special.items()}
-    if max_length is not None:
-        config["model_max_length"] = max_length
-    if template is not None:
-        config["chat_template"] = template
-    return config
-
-
-def _readable(value: dict[str, Any]) -> bytes:
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()

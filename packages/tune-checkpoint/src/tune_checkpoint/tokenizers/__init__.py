@@ -1,0 +1,1 @@
+"""`tokenizer.json` from the vocabularies of other formats, without any tokenizer library."""
