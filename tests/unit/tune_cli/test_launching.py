@@ -197,7 +197,7 @@ def test_a_run_that_is_going_on_is_not_resumed(refused, run):
 def test_a_run_that_nobody_was_left_to_end_is_marked_as_it_ended(tune_here, run, capsys):
     for ending, code, status in (
         ("import os; os.kill(os.getpid(), 2)", 130, "interrupted"),
-        ("raise OSError('gone')", 1, "failed"),
+        ("import sys; sys.exit(1)", 1, "failed"),
     ):
         runs.update_info(run, status="running", device="cpu")
         (run / "recipe.py").write_text(f"{ending}\n")

@@ -1,13 +1,16 @@
 """How `tune run` starts a recipe: here, in processes of its own, or among those of another launcher."""
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from tune_launch import LaunchSpec
     from tune_recipes.config import Loaded
     from tune_recipes.runs import RunInfo
@@ -213,12 +216,23 @@ def _start_in_new_folder(recipe: Path, loaded: "Loaded", spec: "LaunchSpec", *, 
 
     from tune_recipes.runs import RANK_LOGS, create_run
 
-    folder = create_run(loaded, recipe, ["tune", *sys.argv[1:]])
-    arguments = ("--run-dir", str(folder), *(["--debug"] if debug else []))
-    log_dir = None if spec.is_in_place else str(folder / RANK_LOGS)
-    return _launch_run(
-        msgspec.structs.replace(spec, arguments=arguments, log_dir=log_dir), folder, debug=debug
-    )
+    with _ctrl_c_later():  # else a folder may stay that says of itself that it is running
+        folder = create_run(loaded, recipe, ["tune", *sys.argv[1:]])
+        arguments = ("--run-dir", str(folder), *(["--debug"] if debug else []))
+        log_dir = None if spec.is_in_place else str(folder / RANK_LOGS)
+        return _launch_run(
+            msgspec.structs.replace(spec, arguments=arguments, log_dir=log_dir), folder, debug=debug
+        )
+
+
+@contextmanager
+def _ctrl_c_later() -> "Generator[None]":
+    """Hold Ctrl-C back, until `_launch_run` is ready for it or the block ends."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
 
 
 def _launch_run(spec: "LaunchSpec", folder: Path, *, debug: bool) -> int:
@@ -226,7 +240,9 @@ def _launch_run(spec: "LaunchSpec", folder: Path, *, debug: bool) -> int:
     from tune_launch import launch
     from tune_recipes.runs import LOG, read_info
 
+    can_go_on = True
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
         code = launch(spec)
     except KeyboardInterrupt:  # before the recipe came to its last line, `start(...)`
         code = 130
@@ -234,19 +250,20 @@ def _launch_run(spec: "LaunchSpec", folder: Path, *, debug: bool) -> int:
         from tune_recipes.reporting import report
 
         code = report(error, debug=debug, log=folder / LOG)
+        can_go_on = False  # the recipe itself failed before that line, and would do so again
     if code and read_info(folder).status == "running":
-        _mark_ended(folder, code)
+        _mark_ended(folder, code, can_go_on=can_go_on and code != 2)
     return code
 
 
-def _mark_ended(folder: Path, code: int) -> None:
+def _mark_ended(folder: Path, code: int, *, can_go_on: bool) -> None:
     from tune_recipes.catalog import shown
     from tune_recipes.runs import now, update_info
 
     stopped = code in STOPPED
     with suppress(OSError):  # a disk that is full has been told
         update_info(folder, status="interrupted" if stopped else "failed", end=now())
-    if code != 2:  # what is wrong with the input has been told, and would be so again
+    if can_go_on:
         began = "Interrupted; what" if stopped else "What"
         print(f"\n{began} came after the last checkpoint is not saved. Go on with:", file=sys.stderr)
         print(f"  tune run --resume {shown(folder)}", file=sys.stderr)
