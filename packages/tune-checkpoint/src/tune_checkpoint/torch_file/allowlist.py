@@ -42,10 +42,9 @@ def lookup(module: str, name: str) -> Any | None:
     return _ALLOWED.get((module, name))
 
 
-def why_refused(module: str, name: str) -> str:
-    """What a name that is not allowed stands for, in brackets, where that is known."""
-    kind = _REFUSED_TENSORS.get(name) if module == "torch._utils" else None
-    return f" ({kind})" if kind else ""
+def other_tensor(module: str, name: str) -> str | None:
+    """Which kind of tensor a name rebuilds that is not allowed, None of other names."""
+    return _OTHER_TENSORS.get(name) if module == "torch._utils" else None
 
 
 def is_list(value: object) -> TypeGuard[list[Any]]:
@@ -116,7 +115,7 @@ def checked_key(key: Any) -> Any:
         # Longer integers can be chosen so that all have the same hash.
         small = type(part) is int and -(1 << 63) <= part < 1 << 64
         if not small and type(part) not in (str, float, bool, type(None), Tensor, Dtype, Opaque):
-            raise WrongArgumentsError(f"the key of a dict is {shown(part)}")
+            raise WrongArgumentsError(f"a key is {shown(part)}")
     return key
 
 
@@ -167,7 +166,7 @@ _OTHER_DTYPES = (
 for _name in (*DTYPES, *_OTHER_DTYPES):
     _ALLOWED["torch", _name] = Dtype(_name)
 
-_REFUSED_TENSORS = {
+_OTHER_TENSORS = {
     "_rebuild_qtensor": "a quantised tensor",
     "_rebuild_sparse_tensor": "a sparse tensor",
     "_rebuild_sparse_csr_tensor": "a sparse tensor",

@@ -7,7 +7,7 @@ can be computed as those of torch's own writer.
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from math import prod
 
@@ -98,20 +98,22 @@ class TorchLayout(Struct, frozen=True):
         return (*pieces, (self.directory, records + end))
 
 
-def torch_layout(tensors: Sequence[TensorSpec]) -> TorchLayout:
+def torch_layout(tensors: Sequence[TensorSpec], also: Mapping[str, str] | None = None) -> TorchLayout:
     """Lay out a state dict, its tensors in the given order and each on a multiple of 64 bytes.
 
     Args:
         tensors: name, type (as safetensors spells it) and shape of each.
+        also: further name -> name of the tensor that it means, as tied weights have them.
 
     Raises:
         ValueError: two tensors have the same name.
     """
-    if len({name for name, _, _ in tensors}) != len(tensors):
+    names = [name for name, _, _ in tensors] + list(also or ())
+    if len(set(names)) != len(names):
         raise ValueError("two tensors have the same name")
     sizes = [prod(shape) * ITEM_BYTES[dtype] for _, dtype, shape in tensors]
     contents = chain(
-        (("data.pkl", pickled_state_dict(tensors)), ("byteorder", b"little")),
+        (("data.pkl", pickled_state_dict(tensors, also)), ("byteorder", b"little")),
         ((f"data/{index}", size) for index, size in enumerate(sizes)),
         (("version", b"3\n"),),
     )

@@ -18,7 +18,7 @@ from tune_checkpoint.torch_file.allowlist import (
     is_list,
     is_tuple,
     lookup,
-    why_refused,
+    other_tensor,
 )
 from tune_checkpoint.torch_file.values import Storage, StorageType, shown
 
@@ -174,7 +174,7 @@ class Machine:
         try:
             target.update((checked_key(values[i]), values[i + 1]) for i in range(0, len(values), 2))
         except WrongArgumentsError as error:
-            self.refuse(f"holds a dict with a key that cannot be read: {error}")
+            self.refuse(f"holds a dict that cannot be read: {error}")
 
     def global_name(self, module: Any, name: Any) -> None:
         """GLOBAL: put on the stack what stands for a name."""
@@ -182,7 +182,9 @@ class Machine:
             self.corrupt("a name is not text")
         value = lookup(module, name)
         if value is None:
-            what = shown(f"{module}.{name}")[1:-1] + why_refused(module, name)
+            what, kind = shown(f"{module}.{name}"), other_tensor(module, name)
+            if kind:
+                self.refuse(f"holds {kind} ({what}), which cannot be read")
             self.refuse(f"names {what}, which is not needed to store weights")
         self._stack.append(value)
 

@@ -1,10 +1,12 @@
 """The pickle of a state dict, as bytes: a plain dict of tensors, each with a storage of its own.
 
+A tensor may have further names, which refer to the same storage, as tied weights do.
+
 Source: pickletools.py of the Python standard library, protocol 2; `_reduce_ex_internal` in torch/_tensor.py
 of PyTorch 2.15 for which call rebuilds a tensor of which type.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from math import prod
 
@@ -19,13 +21,23 @@ _STORAGE_OF = {name: storage for storage, name in STORAGE_DTYPES.items()}
 _TUPLES = (b")", b"\x85", b"\x86", b"\x87")
 
 
-def pickled_state_dict(tensors: Sequence[TensorSpec]) -> bytes:
-    """Pickle a state dict whose tensors have the storages `0`, `1`, ... in turn."""
+def pickled_state_dict(tensors: Sequence[TensorSpec], also: Mapping[str, str] | None = None) -> bytes:
+    """Pickle a state dict whose tensors have the storages `0`, `1`, ... in turn.
+
+    Args:
+        tensors: name, type and shape of each.
+        also: further name -> name of the tensor that it means.
+    """
     emitter = _Emitter()
     emitter.add(b"\x80\x02}(")
     for index, (name, dtype, shape) in enumerate(tensors):
         emitter.text(name)
         emitter.tensor(str(index), dtype, shape)
+    indices = {name: index for index, (name, _, _) in enumerate(tensors)}
+    for name, meant in (also or {}).items():
+        index = indices[meant]
+        emitter.text(name)
+        emitter.tensor(str(index), *tensors[index][1:])
     emitter.add(b"u.")
     return b"".join(emitter.parts)
 

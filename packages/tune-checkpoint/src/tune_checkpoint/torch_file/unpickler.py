@@ -17,7 +17,7 @@ from tune_checkpoint.mapped import MappedFile
 from tune_checkpoint.torch_file.machine import Machine
 from tune_checkpoint.torch_file.values import OPAQUE, Storage
 
-MAX_STEPS = 5_000_000
+MAX_STEPS = 3_000_000
 """Opcodes. A tensor takes about 25."""
 
 Step = Callable[[Machine], None]
