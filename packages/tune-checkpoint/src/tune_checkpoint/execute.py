@@ -1,6 +1,6 @@
 """Makes output tensors as a plan says: each as a stream of blocks, in memory of a few such blocks."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import lcm, prod
 
 import numpy as np
@@ -8,7 +8,8 @@ import numpy as np
 from tune_checkpoint.arrays import decode, num_rows
 from tune_checkpoint.dtypes import ITEM_BYTES, numpy_dtype
 from tune_checkpoint.errors import UnsupportedCheckpointError
-from tune_checkpoint.plan import Cast, Dequantise, Op, Quantise, ReorderHeads, TensorPlan, TensorSlice
+from tune_checkpoint.peft.steps import Step, merge_step
+from tune_checkpoint.plan import Cast, Dequantise, Merge, Op, Quantise, ReorderHeads, TensorPlan, TensorSlice
 from tune_checkpoint.sources import Sources
 
 BLOCK_BYTES = 1 << 20
@@ -19,16 +20,19 @@ COPY_BYTES = 1 << 22
 
 def tensor_blocks(tensor: TensorPlan, sources: Sources) -> Iterator[memoryview]:
     """The bytes of one output tensor, a block at a time."""
+    if tensor.content:
+        yield memoryview(tensor.content)
+        return
     if copied := copied_ranges(tensor):
         for source in copied:
             for start in range(0, source.nbytes, COPY_BYTES):
                 size = min(COPY_BYTES, source.nbytes - start)
                 yield sources.read(source, start, size).data
         return
-    for start, stop in _row_ranges(tensor):
-        values = _source_rows(tensor, sources, start, stop)
-        for op in tensor.ops:
-            values = _applied(op, tensor, values)
+    steps: list[Step] = []
+    for op in tensor.ops:
+        steps.append(_step(op, tensor, sources, tuple(steps)))
+    for values in _values(tensor, sources, steps):
         yield np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
 
 
@@ -51,6 +55,22 @@ def reordered(rows: np.ndarray, op: ReorderHeads, head_rows: int) -> np.ndarray:
     """
     split = (-1, head_rows // 2, 2) if op.to == "halves" else (-1, 2, head_rows // 2)
     return rows.reshape(*split, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
+
+
+def _values(tensor: TensorPlan, sources: Sources, steps: Sequence[Step]) -> Iterator[np.ndarray]:
+    """Blocks of rows after some of the steps that make the tensor."""
+    for start, stop in _row_ranges(tensor):
+        values = _source_rows(tensor, sources, start, stop)
+        for step in steps:
+            values = step(values, start)
+        yield values
+
+
+def _step(op: Op, tensor: TensorPlan, sources: Sources, before: Sequence[Step]) -> Step:
+    if not isinstance(op, Merge):
+        return lambda values, _: _applied(op, tensor, values)
+    merged = merge_step(op, sources, lambda: _values(tensor, sources, before))
+    return lambda values, start: merged(_decoded(tensor, values), start)
 
 
 def _row_ranges(tensor: TensorPlan) -> Iterator[tuple[int, int]]:
@@ -82,14 +102,21 @@ def _source_rows(tensor: TensorPlan, sources: Sources, start: int, stop: int) ->
 def _applied(op: Op, tensor: TensorPlan, values: np.ndarray) -> np.ndarray:
     if isinstance(op, ReorderHeads):
         return reordered(values, op, num_rows(tensor) // op.num_heads)
-    if values.dtype == np.uint8:
-        values = decode(values, tensor.sources[0].dtype)
+    values = _decoded(tensor, values)
     if isinstance(op, Cast):
         return _cast(tensor, values, op.dtype)
     if isinstance(op, Quantise):
-        raise NotImplementedError
+        from tune_checkpoint.gguf.quantise import quantise_rows
+
+        source = tensor.sources[0]
+        return quantise_rows(values, op.dtype, f"{source.path}: tensor {source.name!r}")
     assert isinstance(op, Dequantise)
     return values
+
+
+def _decoded(tensor: TensorPlan, values: np.ndarray) -> np.ndarray:
+    """Values, of what may still be the bytes of the sources."""
+    return decode(values, tensor.sources[0].dtype) if values.dtype == np.uint8 else values
 
 
 def _cast(tensor: TensorPlan, values: np.ndarray, dtype: str) -> np.ndarray:

@@ -65,7 +65,50 @@ class Quantise(Struct, frozen=True, tag=True):
     dtype: str
 
 
-Op = ReorderHeads | Dequantise | Cast | Quantise
+class AddLowRank(Struct, frozen=True, tag=True):
+    """Add the product of two narrow matrices, as LoRA does. What follows gets F32."""
+
+    rows: TensorSlice
+    """(R, rank): one for each of the R rows of the tensor."""
+    columns: TensorSlice
+    """(rank, C)."""
+    scale: float
+
+    @property
+    def inputs(self) -> tuple[TensorSlice, ...]:
+        """What is read for it."""
+        return self.rows, self.columns
+
+
+class SetNorms(Struct, frozen=True, tag=True):
+    """Give each row or each column a new length, as DoRA does. What follows gets F32."""
+
+    norms: TensorSlice
+    axis: Literal[0, 1]
+    """Of the rows (0) or of the columns (1), for which the tensor is gone through once more."""
+
+    @property
+    def inputs(self) -> tuple[TensorSlice, ...]:
+        """What is read for it."""
+        return (self.norms,)
+
+
+class SetRows(Struct, frozen=True, tag=True):
+    """Put others in the place of some rows. What follows gets F32."""
+
+    rows: tuple[int, ...]
+    values: TensorSlice
+
+    @property
+    def inputs(self) -> tuple[TensorSlice, ...]:
+        """What is read for it."""
+        return (self.values,)
+
+
+Merge = AddLowRank | SetNorms | SetRows
+"""What reads more than the tensor's sources."""
+
+Op = ReorderHeads | Dequantise | Cast | Quantise | Merge
 
 Progress = Callable[[int, int], None]
 """Called while a plan is carried out, with the bytes done and the bytes in all: of the weights written, and
@@ -84,6 +127,14 @@ class TensorPlan(Struct, frozen=True):
     """The sources' rows follow one another (0), or each has some of the columns of every row (1)."""
     ops: tuple[Op, ...] = ()
     """Applied in this order to the rows of all sources together, a block of rows at a time."""
+    content: bytes = b""
+    """The bytes themselves, of a small tensor that no source has."""
+
+    @property
+    def inputs(self) -> tuple[TensorSlice, ...]:
+        """All that is read for it: the sources, and what operations bring."""
+        merges = [op for op in self.ops if isinstance(op, Merge)]
+        return (*self.sources, *(tensor for op in merges for tensor in op.inputs))
 
     @property
     def nbytes(self) -> int:

@@ -1,0 +1,108 @@
+"""The small files of a merged model: those of the base, with the adapter's tokenizer if it brings one."""
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+from tune_checkpoint.errors import CorruptFileError
+from tune_checkpoint.hf import CONFIG, MAX_SIDE_BYTES
+from tune_checkpoint.plan import Plan, SideFile
+from tune_checkpoint.planning import is_object, json_file
+
+TEMPLATES = ("chat_template.jinja", "chat_template.json")
+VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+TOKENIZER_FILES = (
+    *VOCABULARIES,
+    *TEMPLATES,
+    "added_tokens.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "tokenizer_config.json",
+)
+
+
+def base_config(plan: Plan) -> dict[str, Any]:
+    """`config.json` of a plan, or nothing where there is none."""
+    for file in plan.files:
+        if file.name == CONFIG:
+            return json.loads(file.content)
+    return {}
+
+
+def merged_files(
+    plan: Plan, folder: Path, changes: dict[str, object], num_rows: int | None
+) -> tuple[tuple[SideFile, ...], tuple[str, ...]]:
+    """The files beside the weights, and warnings.
+
+    Args:
+        plan: of the base.
+        folder: of the adapter.
+        changes: what config.json is to say otherwise.
+        num_rows: of the embedding; more tokens have no place in it.
+    """
+    files = {file.name: file for file in plan.files}
+    if changes and CONFIG in files:
+        files[CONFIG] = json_file(CONFIG, _changed(base_config(plan), changes))
+    brought = {name: _side_file(folder / name) for name in TOKENIZER_FILES if _is_small_file(folder / name)}
+    if not brought.keys() & {*VOCABULARIES}:
+        templates = {name: file for name, file in brought.items() if name in TEMPLATES}
+        return tuple((files | templates).values()), plan.warnings
+    num_tokens = _num_tokens(folder, brought)
+    if num_rows is not None and num_tokens > num_rows:
+        warning = (
+            f"tokenizer.json: the adapter's has {num_tokens} tokens, and the embedding {num_rows} rows; "
+            "that of the base was kept"
+        )
+        return tuple(files.values()), (*plan.warnings, warning)
+    kept = {name: file for name, file in files.items() if name not in TOKENIZER_FILES}
+    warnings = tuple(warning for warning in plan.warnings if not warning.startswith("tokenizer.json: "))
+    return tuple((kept | brought).values()), warnings
+
+
+def _changed(config: dict[str, Any], changes: dict[str, object]) -> dict[str, Any]:
+    """A config with other values, also where a part of it is the language model's own."""
+    text = config.get("text_config")
+    if not is_object(text):
+        return config | changes
+    inner = {key: value for key, value in changes.items() if key in text}
+    outer = {key: value for key, value in changes.items() if key in config or key not in text}
+    return config | outer | {"text_config": text | inner}
+
+
+def _is_small_file(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size <= MAX_SIDE_BYTES
+
+
+def _side_file(path: Path) -> SideFile:
+    return SideFile(path.name, path.read_bytes())
+
+
+def _num_tokens(folder: Path, files: dict[str, SideFile]) -> int:
+    """One more than the highest id that a tokenizer's JSON files name."""
+    read = {
+        name: _read_json(folder / name, file.content)
+        for name, file in files.items()
+        if name.endswith(".json")
+    }
+    tokenizer = read.get("tokenizer.json", {})
+    model = tokenizer.get("model")
+    vocabulary: Any = model.get("vocab") if is_object(model) else None
+    ids: list[Any] = [len(_items(vocabulary)) - 1]
+    for by_token in (vocabulary, read.get("vocab.json"), read.get("added_tokens.json")):
+        ids += by_token.values() if is_object(by_token) else []
+    ids += [token.get("id") for token in _items(tokenizer.get("added_tokens")) if is_object(token)]
+    decoder: Any = read.get("tokenizer_config.json", {}).get("added_tokens_decoder")
+    ids += [int(key) for key in decoder if key.isdecimal()] if is_object(decoder) else []
+    return max((number for number in ids if isinstance(number, int)), default=-1) + 1
+
+
+def _items(value: Any) -> list[Any]:
+    return cast("list[Any]", value) if isinstance(value, list) else []
+
+
+def _read_json(path: Path, content: bytes) -> dict[str, Any]:
+    try:
+        value: Any = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise CorruptFileError(f"{path}: not valid JSON: {error}") from error
+    return value if is_object(value) else {}
