@@ -1,0 +1,428 @@
+"""What `verify` finds, and that it finds all of it."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gguf
+import ml_dtypes
+import msgspec
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import save_file
+from small_llama import CONFIG, HIDDEN, VOCAB, small_weights, write_folder, write_index
+
+from tune_checkpoint import CheckpointNotFoundError, UnsupportedCheckpointError
+from tune_checkpoint._verify import Verification, verify
+from tune_checkpoint.checks.values import BLOCK_BYTES, count_not_finite
+from tune_checkpoint.dtypes import ITEM_BYTES, numpy_dtype
+from tune_checkpoint.plan import TensorSlice
+from tune_checkpoint.sources import Sources
+from tune_checkpoint.text import verification_lines
+from tune_checkpoint.write import Meter
+
+WriteLlama = Callable[..., Any]
+Q_PROJ = "model.layers.1.self_attn.q_proj.weight"
+
+
+def messages(path: Path, **options: Any) -> list[str]:
+    """What is wrong, after checking that `ok` says the same."""
+    found = verify(path, **options)
+    assert found.ok is not bool(found.problems)
+    return [problem.message for problem in found.problems]
+
+
+@pytest.mark.parametrize("num_shards", [1, 3])
+def test_sound_folder_is_ok_and_everything_was_looked_at(tmp_path: Path, num_shards: int):
+    weights = small_weights(np.float16)
+    found = verify(write_folder(tmp_path, weights, num_shards=num_shards))
+    assert found.ok, found.problems
+    index = ["index"] if num_shards > 1 else []
+    assert found.checked == ("headers", *index, "shapes (llama)", "tokenizer", "finite values")
+    assert found.not_checked == ()
+    assert found.num_tensors == len(weights)
+    assert found.nbytes == sum(array.nbytes for array in weights.values())
+
+
+def test_sound_files_of_other_formats_are_ok(write_llama: WriteLlama, tmp_path: Path):
+    found = verify(write_llama(quant="Q8_0").path)
+    assert (found.ok, found.checked) == (True, ("headers", "shapes (llama)", "finite values"))
+    weights = {name: torch.from_numpy(array) for name, array in small_weights().items()}
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
+    torch.save(weights, tmp_path / "pytorch_model.bin")
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    found = verify(tmp_path)
+    assert (found.ok, found.checked) == (True, ("headers", "shapes (llama)", "finite values"))
+    assert found.not_checked == ("tokenizer: no tokenizer.json",)
+    assert found.nbytes == sum(
+        array.nbytes for array in small_weights().values()
+    )  # tied weights are read once
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16, np.float64])
+def test_values_that_are_not_finite_are_counted_by_tensor(tmp_path: Path, dtype: Any):
+    weights = small_weights(dtype)
+    weights[Q_PROJ][3, 5] = np.nan
+    weights[Q_PROJ][3, 4] = -np.inf
+    weights[Q_PROJ][7, 0] = np.inf
+    weights["model.norm.weight"][2] = np.nan
+    assert sorted(messages(write_folder(tmp_path, weights))) == [
+        f"model.safetensors: tensor '{Q_PROJ}' has 1 NaN and 2 infinite of 1,024 values; the first is at "
+        "[3, 4]",
+        "model.safetensors: tensor 'model.norm.weight' has 1 NaN of 32 values; the first is at [2]",
+    ]
+
+
+FLOATS = ["F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"]
+
+
+@given(st.sampled_from(FLOATS), st.integers(0, 2**32), st.integers(1, 3000), st.booleans())
+def test_counts_equal_numpys_for_any_bytes(
+    tmp_path_factory: pytest.TempPathFactory, dtype: str, seed: int, size: int, is_wide: bool
+):
+    # Random bytes have few extreme exponents in wide types; these have many.
+    raw = np.random.default_rng(seed).choice(
+        np.array([0, 1, 0x7F, 0x80, 0xF0, 0xF8, 0xFF], np.uint8), size * 8
+    )
+    values = raw[: size * ITEM_BYTES[dtype]].view(numpy_dtype(dtype))
+    path = tmp_path_factory.mktemp("raw") / "raw"
+    path.write_bytes(b"head" + values.tobytes())
+    tensor = TensorSlice(str(path), "x", dtype, (size,), 4, values.nbytes)
+    with Sources() as sources:
+        found = count_not_finite(tensor, sources, Meter(None, 1))
+    nan, infinite = np.isnan(values), np.isinf(values)
+    assert (found.num_nan, found.num_infinite) == (nan.sum(), infinite.sum())
+    bad = np.flatnonzero(nan | infinite)
+    assert found.first == (bad[0] if bad.size else -1)
+
+
+def test_first_index_is_right_beyond_the_first_block(tmp_path: Path):
+    values = np.zeros((3, BLOCK_BYTES // 4 + 7), np.float32)
+    values[1, 5] = np.inf
+    values[2, -1] = np.nan
+    save_file({"x": values}, tmp_path / "x.safetensors")
+    (message,) = messages(tmp_path / "x.safetensors")
+    assert message.endswith("1 NaN and 1 infinite of 786,453 values; the first is at [1, 5]")
+
+
+def test_complex_and_transposed_tensors_have_the_index_of_their_elements(tmp_path: Path):
+    values = torch.zeros(4, 6)
+    values[1, 2] = torch.nan
+    pair = torch.view_as_complex(torch.tensor([[0, 0], [0, 0], [0, 0], [0, torch.inf], [0, 0]]))
+    torch.save({"turned.weight": values.T, "pair": pair}, tmp_path / "x.pt")
+    assert messages(tmp_path / "x.pt") == [
+        "x.pt: tensor 'turned.weight' has 1 NaN of 24 values; the first is at [2, 1]",
+        "x.pt: tensor 'pair' has 1 infinite of 5 values; the first is at [3]",
+    ]
+
+
+def test_a_scale_of_a_quantised_block_that_is_not_finite_is_found(tmp_path: Path):
+    raw = np.zeros((4, 2 * 34), np.uint8)  # two blocks of Q8_0 in a row
+    raw[2, 34:36] = np.array([np.inf], np.float16).view(np.uint8)
+    raw[2, 36:] = 1
+    writer = gguf.GGUFWriter(tmp_path / "x.gguf", "other")
+    writer.add_tensor("x", raw, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    found = verify(tmp_path / "x.gguf")
+    (problem,) = found.problems
+    assert problem.message == "x.gguf: tensor 'x' has 32 infinite of 256 values; the first is at [2, 32]"
+    assert found.not_checked[0].startswith("shapes: architecture 'other' cannot be converted")
+
+
+def test_wrong_missing_and_unknown_tensors_are_all_named(tmp_path: Path):
+    weights = small_weights()
+    weights[Q_PROJ] = np.zeros((HIDDEN, 7), np.float32)
+    weights["model.layers.0.mlp.up_proj.bias"] = np.zeros(3, np.float32)
+    del weights["model.norm.weight"]
+    assert messages(write_folder(tmp_path, weights)) == [
+        f"model.safetensors: tensor '{Q_PROJ}' has shape [32, 7]; config.json makes it [32, 32]",
+        "model.safetensors: tensor 'model.layers.0.mlp.up_proj.bias' is no part of the model that "
+        "config.json describes",
+        "config.json: tensor 'model.norm.weight' is to be [32], but is in no file",
+    ]
+
+
+def test_a_head_is_needed_where_the_embedding_is_not_tied(tmp_path: Path):
+    untied = CONFIG | {"tie_word_embeddings": False}
+    assert messages(write_folder(tmp_path, small_weights(), untied)) == [
+        "config.json: tensor 'lm_head.weight' is to be [40, 32], but is in no file"
+    ]
+    assert messages(write_folder(tmp_path, small_weights(has_head=True), untied)) == []
+    assert (
+        messages(write_folder(tmp_path, small_weights(has_head=True))) == []
+    )  # tied, and stored all the same
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"num_hidden_layers": 10**12},
+            "num_hidden_layers is 1000000000000, but there are 29 tensors in all",
+        ),
+        ({"hidden_size": None}, "hidden_size is None; it must be a whole number above zero"),
+        ({"num_attention_heads": -4}, "num_attention_heads is -4; it must be"),
+        ({"head_dim": "8"}, "head_dim is '8'; it must be"),
+    ],
+)
+def test_impossible_sizes_are_a_problem_of_the_configuration(
+    tmp_path: Path, change: dict[str, Any], message: str
+):
+    (found,) = messages(write_folder(tmp_path, small_weights(), CONFIG | change))
+    assert found.startswith(f"config.json: {message}")
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({}, "no config.json"),
+        (CONFIG | {"model_type": "mamba"}, "architecture 'mamba' is not known"),
+        (CONFIG | {"quantization_config": {"bits": 4}}, "quantised weights"),
+        (CONFIG | {"architectures": ["LlamaForSequenceClassification"]}, "not a model that generates text"),
+    ],
+)
+def test_shapes_that_are_not_known_are_not_checked_and_it_says_so(
+    tmp_path: Path, config: dict[str, Any], reason: str
+):
+    found = verify(write_folder(tmp_path, {"odd.weight": np.zeros(3)}, config))
+    assert found.ok
+    assert found.not_checked == (f"shapes: {reason}",)
+
+
+def test_wrong_total_size_is_found(tmp_path: Path):
+    weights = small_weights()
+    total = sum(array.nbytes for array in weights.values())
+    folder = write_folder(tmp_path, weights, num_shards=2)
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    write_index(folder, index["weight_map"], total - 4)
+    assert messages(folder) == [
+        f"model.safetensors.index.json: total_size is {total - 4}, but the tensors take {total} bytes"
+    ]
+
+
+def test_missing_shard_is_named_with_what_is_lost(tmp_path: Path):
+    folder = write_folder(tmp_path, small_weights(), num_shards=3)
+    (folder / "model-00002-of-00003.safetensors").unlink()
+    (message,) = messages(folder)
+    lost = [repr(name) for name in list(small_weights())[1::3]]
+    assert message == (
+        f"model-00002-of-00003.safetensors: is missing, and with it 10 tensors: {', '.join(lost[:3])}, ..."
+    )
+
+
+def test_tensors_in_other_files_than_the_index_says_are_found(tmp_path: Path):
+    folder = write_folder(tmp_path, small_weights(), num_shards=2)
+    index = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
+    first, second = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
+    moved = next(name for name, file in index.items() if file == first)
+    dropped = next(name for name, file in index.items() if file == second)
+    del index[dropped]
+    write_index(folder, {**index, moved: second, "ghost": first}, 1)
+    assert messages(folder) == [
+        f"{second}: tensor {moved!r} is not in it, where the index places it",
+        f"{second}: tensor {dropped!r} is in it, but the index does not name it",
+        f"{first}: tensor 'ghost' is not in it, where the index places it",
+        f"{first}: tensor {moved!r} is in it, but the index places it in {second}",
+    ]
+
+
+def test_leftover_weights_and_a_missing_index_are_found(tmp_path: Path):
+    folder = write_folder(tmp_path, small_weights(), num_shards=2)
+    shutil.copy(folder / "model-00001-of-00002.safetensors", folder / "model-00001-of-00009.safetensors")
+    assert messages(folder) == [
+        "model-00001-of-00009.safetensors: holds weights that nothing refers to; a leftover, to be removed"
+    ]
+    (folder / "model-00001-of-00009.safetensors").unlink()
+    (folder / "model.safetensors.index.json").unlink()
+    assert messages(folder) == [
+        "model.safetensors.index.json: is missing: 2 files of a checkpoint in parts, and no index"
+    ]
+
+
+def test_an_index_that_leads_out_of_the_folder_is_refused(tmp_path: Path):
+    folder = write_folder(tmp_path / "m", small_weights(), num_shards=2)
+    save_file(small_weights(), tmp_path / "outside.safetensors")
+    write_index(folder, dict.fromkeys(small_weights(), "../outside.safetensors"), 1)
+    (message,) = messages(folder)
+    assert message.startswith(
+        "model.safetensors.index.json: tensor 'model.embed_tokens.weight' is said to be in"
+    )
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "model.gguf"])
+@pytest.mark.parametrize("cut", [0, 5, 100, -1])
+def test_truncated_file_is_a_problem_and_not_an_exception(
+    write_llama: WriteLlama, tmp_path: Path, name: str, cut: int
+):
+    if name == "model.gguf":
+        path = write_llama().path
+    else:
+        path = tmp_path / name
+        save_file(small_weights(), path)
+    if name.endswith(".bin"):
+        torch.save({"x.weight": torch.zeros(30)}, path)
+    path.write_bytes(path.read_bytes()[:cut])
+    (message,) = messages(path)
+    assert message.startswith(f"{name}: ")
+
+
+def test_damaged_shard_does_not_hide_what_is_wrong_with_the_others(tmp_path: Path):
+    weights = small_weights()
+    weights[list(weights)[1]][:] = np.nan
+    folder = write_folder(tmp_path, weights, num_shards=2, num_tokens=VOCAB + 1)
+    (folder / "model-00001-of-00002.safetensors").write_bytes(b"")
+    found = verify(folder)
+    assert [(problem.check, problem.file) for problem in found.problems] == [
+        ("headers", "model-00001-of-00002.safetensors"),
+        ("values", "model-00002-of-00002.safetensors"),
+    ]
+    assert "shapes: files are damaged or missing" in found.not_checked
+
+
+@pytest.mark.parametrize("extra", [-20, 0, 1])
+def test_tokens_without_a_row_in_the_embedding_are_found(tmp_path: Path, extra: int):
+    folder = write_folder(tmp_path, small_weights(), num_tokens=VOCAB + extra)
+    expected = (
+        f"tokenizer.json: token '<end>' has the id {VOCAB}, but the embedding has {VOCAB} rows "
+        "(model.embed_tokens.weight); the tokenizer is another model's, or the embedding was not resized"
+    )
+    assert messages(folder) == ([expected] if extra > 0 else [])
+
+
+def test_tokenizer_that_is_no_json_or_of_unigrams_is_read(tmp_path: Path):
+    folder = write_folder(tmp_path, small_weights())
+    unigrams = {"model": {"type": "Unigram", "vocab": [["a", -1.0]] * (VOCAB + 1)}}
+    (folder / "tokenizer.json").write_text(json.dumps(unigrams))
+    assert messages(folder)[0].startswith("tokenizer.json: token 'number 40' has the id 40")
+    (folder / "tokenizer.json").write_text("{")
+    assert messages(folder)[0].startswith("tokenizer.json: cannot be read: ")
+
+
+def write_sums(folder: Path) -> None:
+    """As coreutils has it."""
+    names = sorted(path.name for path in folder.iterdir())
+    done = subprocess.run(["sha256sum", *names], cwd=folder, check=True, capture_output=True)
+    (folder / "SHA256SUMS").write_bytes(done.stdout)
+
+
+def test_flipped_byte_is_found_by_the_manifest_alone(tmp_path: Path):
+    folder = write_folder(tmp_path, small_weights(), num_shards=2)
+    (folder / "odd\\name\nhere.txt").write_text("odd")
+    write_sums(folder)
+    found = verify(folder)
+    assert found.ok, found.problems
+    assert "SHA256SUMS" in found.checked
+    path = folder / "model-00002-of-00002.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-4] ^= 1
+    path.write_bytes(content)
+    digest, before = hashlib.sha256(content).hexdigest(), hashlib.sha256()
+    content[-4] ^= 1
+    before.update(content)
+    assert messages(folder) == [
+        f"{path.name}: has changed: its SHA-256 is {digest}, not {before.hexdigest()}"
+    ]
+    assert messages(path) == messages(folder)  # also where only this file is looked at
+    assert messages(folder / "model-00001-of-00002.safetensors") == []
+
+
+def test_manifest_that_leaves_out_or_leads_out_is_reported(tmp_path: Path):
+    folder = write_folder(tmp_path / "m", small_weights())
+    (tmp_path / "secret").write_text("secret")
+    digest = "0" * 64
+    lines = [
+        f"{digest}  gone.json",
+        f"{digest} *../secret",
+        f"{digest}  /etc/hostname",
+        "nonsense",
+        f"{digest}  .",
+        "",
+    ]
+    (folder / "SHA256SUMS").write_text("\n".join(lines))
+    assert messages(folder) == [
+        "SHA256SUMS: line 2: '../secret' leads out of the folder; it was not read",
+        "SHA256SUMS: line 3: '/etc/hostname' leads out of the folder; it was not read",
+        "SHA256SUMS: line 4 is not a checksum and a file name",
+        "model.safetensors: is not in SHA256SUMS",
+        "gone.json: is missing, and SHA256SUMS lists it",
+        ".: is no regular file",
+    ]
+
+
+def test_adapter_is_checked_pair_by_pair(tmp_path: Path):
+    prefix = "base_model.model.model.layers.0.self_attn"
+    shapes = {
+        f"{prefix}.q_proj.lora_A.weight": (4, 32),
+        f"{prefix}.q_proj.lora_B.weight": (32, 3),
+        f"{prefix}.k_proj.lora_A.weight": (5, 32),
+        f"{prefix}.k_proj.lora_B.weight": (16, 5),
+        f"{prefix}.v_proj.lora_B.weight": (16, 4),
+    }
+    save_file(
+        {name: np.ones(shape) for name, shape in shapes.items()}, tmp_path / "adapter_model.safetensors"
+    )
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 4}))
+    start = "adapter_model.safetensors: tensor "
+    assert [message.removeprefix(start).replace(prefix, "*") for message in sorted(messages(tmp_path))] == [
+        "'*.k_proj.lora_A.weight' has rank 5; adapter_config.json says 4",
+        "'*.q_proj.lora_B.weight' has shape [32, 3], which does not fit [4, 32] of '*.q_proj.lora_A.weight'",
+        "'*.v_proj.lora_B.weight' has no counterpart '*.v_proj.lora_A.weight'",
+    ]
+
+
+def test_what_is_not_there_raises(tmp_path: Path):
+    with pytest.raises(CheckpointNotFoundError, match="no such file or folder"):
+        verify(tmp_path / "nowhere")
+    with pytest.raises(UnsupportedCheckpointError, match="no checkpoint that can be read"):
+        verify(tmp_path)
+    (tmp_path / "x.txt").write_text("some words")
+    with pytest.raises(UnsupportedCheckpointError, match="not a file of safetensors"):
+        verify(tmp_path / "x.txt")
+
+
+@pytest.mark.parametrize("jobs", [1, 4])
+def test_progress_ends_where_it_said_it_would(tmp_path: Path, jobs: int):
+    folder = write_folder(tmp_path, small_weights(), num_shards=2)
+    write_sums(folder)
+    seen: list[tuple[int, int]] = []
+    verify(folder, jobs=jobs, progress=lambda done, total: seen.append((done, total)))
+    assert seen == sorted(seen)
+    assert seen[-1][0] == seen[-1][1] == verify(folder).nbytes
+
+
+def test_interrupt_ends_the_work(tmp_path: Path):
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        verify(write_folder(tmp_path, small_weights()), progress=interrupt, jobs=2)
+
+
+def test_result_is_json_and_text(tmp_path: Path):
+    weights = small_weights()
+    weights["model.norm.weight"][0] = np.nan
+    found = verify(write_folder(tmp_path, weights))
+    assert msgspec.json.decode(msgspec.json.encode(found), type=Verification) == found
+    assert verification_lines(found) == [
+        f"{tmp_path}: 1 problem",
+        "  model.safetensors: tensor 'model.norm.weight' has 1 NaN of 32 values; the first is at [0]",
+        "checked       headers, shapes (llama), tokenizer, finite values",
+    ]
+    weights["model.norm.weight"][0] = 1
+    (write_folder(tmp_path, weights) / "tokenizer.json").unlink()
+    lines = verification_lines(verify(tmp_path))
+    assert lines[0].startswith(f"ok: {tmp_path}: 29 tensors, 98.2 kB in 0.")
+    assert lines[1:] == [
+        "checked       headers, shapes (llama), finite values",
+        "not checked   tokenizer: no tokenizer.json",
+    ]
