@@ -1,6 +1,5 @@
 """The Llama family in GGUF: which tensors a model has, under which names, in which shapes."""
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from msgspec import Struct
 from tune_checkpoint.errors import CorruptFileError, UnsupportedCheckpointError
 from tune_checkpoint.gguf.metadata import Metadata
 from tune_checkpoint.gguf.reader import GgufHeader
-from tune_checkpoint.plan import Op, ReorderHeads, TensorPlan, TensorSlice
+from tune_checkpoint.plan import ReorderHeads, TensorPlan, TensorSlice
 from tune_checkpoint.planning import planned
 
 LAYER_TENSORS = {
@@ -53,8 +52,18 @@ class LlamaShape(Struct, frozen=True):
     head_dim: int
     tied: bool
     """The embedding is the head too, and there is no tensor of its own for it."""
-    attention_bias: bool
-    mlp_bias: bool
+    biases: tuple[str, ...]
+    """The biases that each layer has, by their names in LAYER_TENSORS."""
+
+    @property
+    def attention_bias(self) -> bool:
+        """Whether the attention's projections have biases."""
+        return any(bias in ATTENTION_BIASES for bias in self.biases)
+
+    @property
+    def mlp_bias(self) -> bool:
+        """Whether the feed-forward projections have biases."""
+        return any(bias in MLP_BIASES for bias in self.biases)
 
     def dims(self, letters: str) -> tuple[int, ...]:
         """The dimensions that LAYER_TENSORS writes as letters."""
@@ -97,8 +106,10 @@ def read_shape(header: GgufHeader) -> LlamaShape:
         num_key_value_heads=_key_value_heads(metadata, num_heads),
         head_dim=_head_dim(metadata, hidden_size, num_heads),
         tied=HEAD not in by_name,
-        attention_bias=_has_biases(header.path, by_name, ATTENTION_BIASES),
-        mlp_bias=_has_biases(header.path, by_name, MLP_BIASES),
+        biases=(
+            *_biases(header.path, by_name, ATTENTION_BIASES),
+            *_biases(header.path, by_name, MLP_BIASES),
+        ),
     )
 
 
@@ -117,7 +128,7 @@ def plan_tensors(header: GgufHeader, shape: LlamaShape, dtype: str | None) -> tu
     remaining = {tensor.name: tensor for tensor in header.tensors}
     remaining.pop(ROPE_FREQS, None)  # read into the configuration
     plans: list[TensorPlan] = []
-    for source_name, name, dims in _expected(shape):
+    for source_name, name, dims in expected_tensors(shape):
         source = remaining.pop(source_name, None)
         if source is None:
             raise CorruptFileError(f"{header.path}: tensor {source_name!r} is missing (it becomes {name!r})")
@@ -177,36 +188,37 @@ def _head_dim(metadata: Metadata, hidden_size: int, num_heads: int) -> int:
     return head_dim
 
 
-def _has_biases(path: Path, by_name: dict[str, TensorSlice], kinds: tuple[str, ...]) -> bool:
-    """Whether the layers have these biases: Hugging Face's Llama has all of a group or none."""
-    found = {kind for kind in kinds if f"blk.0.{kind}" in by_name}
-    if found and found != set(kinds):
+def _biases(path: Path, by_name: dict[str, TensorSlice], kinds: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of these biases that the layers have: Hugging Face's Llama has all of a group or none."""
+    found = tuple(kind for kind in kinds if f"blk.0.{kind}" in by_name)
+    if found not in ((), kinds):
         lacking = ", ".join(kind for kind in kinds if kind not in found)
         raise UnsupportedCheckpointError(
             f"{path}: has {', '.join(sorted(found))} but no {lacking}; "
             "a Hugging Face Llama model has biases on all of these projections or on none"
         )
-    return bool(found)
+    return found
 
 
-def _expected(shape: LlamaShape) -> Iterator[tuple[str, str, tuple[int, ...]]]:
-    """(name in GGUF, name in Hugging Face, shape) of every tensor."""
-    absent = () if shape.attention_bias else ATTENTION_BIASES
-    absent += () if shape.mlp_bias else MLP_BIASES
+def expected_tensors(shape: LlamaShape) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+    """(name in GGUF, name in Hugging Face, shape) of every tensor, in the order of the decoder."""
     yield EMBEDDING, "model.embed_tokens.weight", shape.dims("VH")
     for layer in range(shape.num_hidden_layers):
         for source, (name, letters) in LAYER_TENSORS.items():
-            if source not in absent:
+            if not source.endswith(".bias") or source in shape.biases:
                 yield f"blk.{layer}.{source}", f"model.layers.{layer}.{name}", shape.dims(letters)
     yield NORM, "model.norm.weight", shape.dims("H")
     if not shape.tied:
         yield HEAD, "lm_head.weight", shape.dims("VH")
 
 
+def heads_of(name: str, shape: LlamaShape) -> int | None:
+    """The heads of a query or key projection, by its name in GGUF; None of another tensor."""
+    if ".attn_q." in name:
+        return shape.num_attention_heads
+    return shape.num_key_value_heads if ".attn_k." in name else None
+
+
 def _plan_tensor(source: TensorSlice, name: str, shape: LlamaShape, dtype: str | None) -> TensorPlan:
-    ops: list[Op] = []
-    if re.search(r"\.attn_[qk]\.", source.name):
-        is_query = ".attn_q." in source.name
-        heads = shape.num_attention_heads if is_query else shape.num_key_value_heads
-        ops.append(ReorderHeads(heads, "halves"))
-    return planned(name, [source], dtype, ops=ops)
+    heads = heads_of(source.name, shape)
+    return planned(name, [source], dtype, ops=[ReorderHeads(heads, "halves")] if heads else [])

@@ -35,3 +35,11 @@ BLOCK_TYPES = {
 
 BLOCKS = {name: (elements, num_bytes) for name, elements, num_bytes in BLOCK_TYPES.values()}
 """Name of a quantised type -> elements of a block, bytes of a block."""
+
+TYPE_NUMBERS = {name: number for number, name in PLAIN_TYPES.items()} | {
+    name: number for number, (name, _, _) in BLOCK_TYPES.items()
+}
+"""Name -> number in the file."""
+
+QUANTISABLE = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "TQ1_0", "TQ2_0", "MXFP4")
+"""The block types that the `gguf` package can make of floats."""
