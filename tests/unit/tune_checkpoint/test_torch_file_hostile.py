@@ -7,21 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from fuzz.hostile_pickles import (
-    CODE,
-    LIES,
-    MARKER,
-    counts,
-    name,
-    number,
-    pickled,
-    storage,
-    tensor,
-    text,
-    tuple_of,
-    write_all,
-    zipped,
-)
+from fuzz.hostile_pickles import CODE, LIES, MARKER, write_all
+from fuzz.pickles import counts, legacy, name, number, pickled, storage, tensor, text, tuple_of, zipped
 from fuzz.watched import Watched, read_watched
 
 from tune_checkpoint import TensorSlice
@@ -103,13 +90,6 @@ def test_ordered_dict_and_texts_of_python_2_are_read_as_torch_reads_them(tmp_pat
     assert [(key, slice_.shape) for key, slice_ in tensors.items()] == [
         (key, tuple(value.shape)) for key, value in reference.items()
     ]
-
-
-def legacy(pickle: bytes, keys: bytes, *storages: bytes) -> bytes:
-    """The old format around a pickle."""
-    system = pickled(text("little_endian"), b"\x88")
-    magic = b"\x80\2\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
-    return b"".join((magic, b"\x80\2M\xe9\3.", system, pickle, b"\x80\2](" + keys + b"e.", *storages))
 
 
 FLOATS = (6).to_bytes(8, "little") + bytes(range(24))

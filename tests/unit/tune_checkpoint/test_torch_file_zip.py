@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from fuzz.hostile_pickles import pickled, storage, tensor, text, zipped
+from fuzz.pickles import pickled, storage, tensor, text, zipped
 
 from tune_checkpoint import CheckpointError, CorruptFileError, UnsupportedCheckpointError
 from tune_checkpoint.mapped import MappedFile
