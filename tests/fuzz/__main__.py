@@ -53,7 +53,7 @@ def main() -> int:
 
 
 def _guided(name: str, seconds: float, folder: Path) -> None:
-    """Fuzz one reader by libFuzzer, which ends the process; it keeps what it finds among the temporary files."""
+    """Fuzz one reader by libFuzzer, which ends the process. Findings are kept among temporary files."""
     atheris: Any = import_module("atheris")
     for module in [module for module in sys.modules if module.startswith("tune_checkpoint")]:
         del sys.modules[module]  # to be imported again, with its branches counted
