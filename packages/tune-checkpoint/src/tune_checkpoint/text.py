@@ -96,7 +96,7 @@ def inspection_lines(found: "Inspection", *, tensors: bool = False) -> list[str]
     lines = [found.path]
     for label, text in facts:
         if text:
-            lines.extend(_labelled(label, text))
+            lines.extend(labelled(label, text))
     return [*lines, "", *_tensor_lines(found, each=tensors)]
 
 
@@ -108,9 +108,9 @@ def verification_lines(found: "Verification") -> list[str]:
     else:
         lines = [f"{found.path}: {_counted(len(found.problems), 'problem')}"]
         lines += [f"  {item.message}".replace("\n", "\n  ") for item in found.problems]
-    lines += _labelled("checked", ", ".join(found.checked) or "nothing")
+    lines += labelled("checked", ", ".join(found.checked) or "nothing")
     for item in found.not_checked:
-        lines += _labelled("not checked", item)
+        lines += labelled("not checked", item)
     return lines
 
 
@@ -131,7 +131,7 @@ def difference_lines(found: "Difference") -> list[str]:
     types = Counter((t.dtype_a, t.dtype_b) for t in found.tensors if t.dtype_a != t.dtype_b)
     if types:
         lines += ["", f"other types: {_counted(types.total(), 'tensor')}"]
-        lines += _table([(f"{a} in A, {b} in B", _times(count)) for (a, b), count in types.most_common()])
+        lines += table([(f"{a} in A, {b} in B", times(count)) for (a, b), count in types.most_common()])
     by_value = [tensor for tensor in found.tensors if tensor.num_different]
     if by_value:
         lines += ["", f"other values: {_counted(len(by_value), 'tensor')}", *_value_lines(by_value)]
@@ -196,34 +196,34 @@ def _files(found: "Inspection") -> str:
 def _tensor_lines(found: "Inspection", *, each: bool) -> list[str]:
     tensors = found.tensors
     if each:
-        return _table([(t.name, str(list(t.shape)), t.dtype) for t in tensors])
+        return table([(t.name, str(list(t.shape)), t.dtype) for t in tensors])
     groups = fold((t.name, (t.dtype, t.shape)) for t in tensors)
     firsts = [tensors[group.members[0]] for group in groups]
     rows = [
-        (group.name, str(list(t.shape)), t.dtype, _times(group.count))
+        (group.name, str(list(t.shape)), t.dtype, times(group.count))
         for group, t in zip(groups, firsts, strict=True)
     ]
-    return _cut(_table(rows))
+    return cut(table(rows))
 
 
 def _only_lines(tensors: "Sequence[OnlyIn]") -> list[str]:
     groups = fold((t.name, (t.dtype, t.shape)) for t in tensors)
     firsts = [tensors[group.members[0]] for group in groups]
     rows = [
-        (group.name, str(list(t.shape)), t.dtype, _times(group.count))
+        (group.name, str(list(t.shape)), t.dtype, times(group.count))
         for group, t in zip(groups, firsts, strict=True)
     ]
-    return _cut(_table(rows))
+    return cut(table(rows))
 
 
 def _shape_lines(tensors: "Sequence[TensorDifference]") -> list[str]:
     groups = fold((t.name, (t.shape_a, t.shape_b)) for t in tensors)
     firsts = [tensors[group.members[0]] for group in groups]
     rows = [
-        (group.name, f"{list(t.shape_a)} in A", f"{list(t.shape_b)} in B", _times(group.count))
+        (group.name, f"{list(t.shape_a)} in A", f"{list(t.shape_b)} in B", times(group.count))
         for group, t in zip(groups, firsts, strict=True)
     ]
-    return _cut(_table(rows))
+    return cut(table(rows))
 
 
 def _value_lines(tensors: "Sequence[TensorDifference]") -> list[str]:
@@ -234,9 +234,9 @@ def _value_lines(tensors: "Sequence[TensorDifference]") -> list[str]:
         share = sum(t.num_different or 0 for t in members) / sum(prod(t.shape_a) for t in members)
         num_nan = sum(t.num_nan or 0 for t in members)
         largest = max(t.max_abs or 0.0 for t in members), max(t.max_rel or 0.0 for t in members)
-        note = f"{_times(group.count)}{f' {num_nan:,} NaN in one only' if num_nan else ''}".strip()
+        note = f"{times(group.count)}{f' {num_nan:,} NaN in one only' if num_nan else ''}".strip()
         rows.append((group.name, f"{largest[0]:.3g}", f"{largest[1]:.3g}", _percent(share), note))
-    return _cut(_table(rows))
+    return cut(table(rows))
 
 
 def _percent(share: float) -> str:
@@ -251,7 +251,8 @@ def _summary(found: "Difference") -> str:
     return "; ".join(parts)
 
 
-def _times(count: int) -> str:
+def times(count: int) -> str:
+    """Say how many are folded into a line; nothing of one."""
     return f"×{count:,}" if count > 1 else ""  # noqa: RUF001
 
 
@@ -259,7 +260,7 @@ def _counted(count: int, thing: str) -> str:
     return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
-def _labelled(label: str, text: str) -> list[str]:
+def labelled(label: str, text: str) -> list[str]:
     """A text beside its label, broken after a comma where it is too long."""
     parts = [part.replace(" ", "\xa0") for part in text.split(", ")]
     lines = wrap(
@@ -273,14 +274,15 @@ def _labelled(label: str, text: str) -> list[str]:
     return [line.replace("\xa0", " ") for line in lines]
 
 
-def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Columns as wide as their widest entry."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     return [f"  {line}".rstrip() for line in lines]
 
 
-def _cut(lines: list[str]) -> list[str]:
+def cut(lines: list[str]) -> list[str]:
+    """The first lines of a long table, and how many there are besides."""
     if len(lines) <= MAX_ROWS:
         return lines
     return [*lines[: MAX_ROWS - 1], f"  ... and {len(lines) - MAX_ROWS + 1:,} lines like these"]

@@ -1,0 +1,53 @@
+"""What command lines make of their words: sizes, and the folder to write where none is named."""
+
+import re
+from pathlib import Path
+
+from tune_checkpoint.errors import CheckpointError
+
+UNITS = {
+    "": 1,
+    "k": 10**3,
+    "m": 10**6,
+    "g": 10**9,
+    "t": 10**12,
+    "ki": 2**10,
+    "mi": 2**20,
+    "gi": 2**30,
+    "ti": 2**40,
+}
+SUFFIXES = (".gguf", ".safetensors", ".bin", ".pth", ".pt")
+PART = re.compile(r"-\d{5}-of-\d{5}$")
+
+
+class ArgumentError(CheckpointError):
+    """A word of the command line has no meaning here."""
+
+
+def parse_size(text: str) -> int:
+    """Read a number of bytes: `5GB`, `500MB`, `1.5 GiB`, `1000000`.
+
+    Raises:
+        ArgumentError: it is none.
+    """
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?) ?([kmgt]?i?)b?", text.strip(), re.IGNORECASE)
+    unit = match[2].lower() if match else ""
+    size = int(float(match[1]) * UNITS[unit]) if match and unit in UNITS else 0
+    if size <= 0:
+        raise ArgumentError(f"{text!r} is no size; write 5GB, 500MB or a number of bytes")
+    return size
+
+
+def default_output_dir(src: Path | str, to: str, quant: str | None = None) -> Path:
+    """The folder that a conversion writes where none is named: `<stem of src>-hf`, in the current folder.
+
+    Args:
+        src: what is converted.
+        to: what is made of it: `hf`, `meta`, `gguf`; `merged` of an adapter.
+        quant: the type of a GGUF file's matrices, which goes into the name too.
+    """
+    src = Path(src)
+    name = src.resolve().name if src.name in ("", "..") else src.name
+    if src.suffix in SUFFIXES and not src.is_dir():
+        name = PART.sub("", name.removesuffix(src.suffix))
+    return Path("-".join((name or "checkpoint", to, *([quant.lower()] if quant else []))))
