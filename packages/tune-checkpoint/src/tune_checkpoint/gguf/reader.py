@@ -5,6 +5,7 @@ package's own reader takes seconds and keeps an object per string.
 """
 
 import struct
+from contextlib import suppress
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ SCALARS = {
     12: struct.Struct("<d"),
 }
 STRING, ARRAY = 8, 9
+LENGTH = struct.Struct("<Q")
+"""Of a string, before its bytes."""
 MAX_DIMS = 4
 MAX_ARRAY_DEPTH = 4
 DEFAULT_ALIGNMENT = 32
@@ -126,7 +129,25 @@ class _Cursor:
         count = self.count(f"the length of {key}", smallest)
         if kind in SCALARS:
             return list(self.scalars(kind, count, key))
+        if kind == STRING:
+            return self.strings(count, key)
         return [self.value(kind, key, depth + 1) for _ in range(count)]
+
+    def strings(self, count: int, key: str) -> list[str]:
+        """Strings one behind the other: each costs little, since a vocabulary has hundreds of thousands."""
+        view, size, at = self.file.view, self.file.size, self.offset
+        texts: list[str] = []
+        with suppress(UnicodeDecodeError, struct.error):
+            for _ in range(count):
+                start = at + LENGTH.size
+                end = start + LENGTH.unpack_from(view, at)[0]
+                if end > size:
+                    break
+                texts.append(str(view[start:end], "utf-8"))
+                at = end
+        self.offset = at
+        # What could not be read is read again by who can say what is wrong with it.
+        return texts + [self.string(key) for _ in range(count - len(texts))]
 
     def scalars(self, kind: int, count: int, key: str) -> tuple[Any, ...]:
         scalar = SCALARS[kind]
