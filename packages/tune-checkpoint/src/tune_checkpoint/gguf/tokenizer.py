@@ -126,7 +126,7 @@ def _tokenizer_parts(metadata: Metadata, vocabulary: Vocabulary, pre_name: str) 
             "prepend_scheme": "first" if prefix else "never",
             "split": False,
         }
-        decoder = sentencepiece_decoder(prefix)
+        decoder = sentencepiece_decoder(int(prefix))
         model = sentencepiece_model(metadata, vocabulary.tokens, vocabulary.special.get("unk"))
     add_bos, add_eos = _added_ends(metadata, vocabulary, pre_name)
     return TokenizerParts(

@@ -4,7 +4,7 @@ from collections.abc import Container
 from typing import Any
 
 MAX_TOKEN_LENGTH = 1024
-"""Characters or bytes. The longest known token has 512; every cut of each is looked up."""
+"""Characters or bytes: eight times as long as Llama 3's longest. Every cut of each token is looked up."""
 
 
 def bpe_model(

@@ -81,19 +81,19 @@ def tokenizer_files(
     return files
 
 
-def sentencepiece_decoder(prefix: bool) -> dict[str, Any]:
+def sentencepiece_decoder(num_spaces: int) -> dict[str, Any]:
     """Pieces to text: spaces and bytes become what they stand for.
 
     Args:
-        prefix: the first space is not the text's own.
+        num_spaces: how many spaces at the beginning, if they are there, are not the text's own.
     """
     steps: list[dict[str, Any]] = [
         {"type": "Replace", "pattern": {"String": SPACE}, "content": " "},
         {"type": "ByteFallback"},
         {"type": "Fuse"},
     ]
-    if prefix:
-        steps.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
+    if num_spaces:
+        steps.append({"type": "Strip", "content": " ", "start": num_spaces, "stop": 0})
     return {"type": "Sequence", "decoders": steps}
 
 
