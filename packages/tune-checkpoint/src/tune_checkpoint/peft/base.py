@@ -70,10 +70,11 @@ class Base:
         alike = [other for other in self.tensors if other == inner or other.partition(".")[2] == name]
         if len(alike) == 1:
             return alike[0]
-        nearest = get_close_matches(name, self.tensors, n=1, cutoff=0)
+        nearest = get_close_matches(name, self.tensors, n=1)
         raise UnsupportedCheckpointError(
             f"{self.adapter}: tensor {stored.name!r} is for {name!r}, which the base {self._source} does not "
-            f"have; the nearest there is {nearest[0] if nearest else 'none'}{self.made_for}"
+            f"have; {f'the nearest there is {nearest[0]}' if nearest else 'nothing there is like it'}"
+            f"{self.made_for}"
         )
 
     def misfit(
