@@ -196,6 +196,7 @@ def test_metadata_states_the_model_as_llama_cpp_names_it(write_llama: WriteLlama
         "llama.vocab_size": 300,
         "llama.attention.key_length": 16,
         "llama.attention.value_length": 16,
+        "tokenizer.ggml.model": "none",
     }
 
 

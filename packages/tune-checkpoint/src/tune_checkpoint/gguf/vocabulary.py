@@ -24,6 +24,9 @@ SPLIT_NAMES = {PRE_TOKENIZERS[name].split: name for name in ("llama-bpe", "tekke
 }
 """How text is split before merging -> what llama.cpp calls it."""
 
+NO_VOCABULARY = {"tokenizer.ggml.model": text("none")}
+"""With it llama.cpp loads a file that has no tokens."""
+
 Tables = tuple[list[str], list[int]]
 """The token and the type of each id."""
 
@@ -40,9 +43,9 @@ def tokenizer_pairs(plan: Plan, vocab_size: int) -> tuple[dict[str, bytes], list
     """
     files = {file.name: file.content for file in plan.files}
     if "tokenizer.json" not in files:
-        return {}, [
-            f"tokenizer.json: none in {plan.source}; the GGUF file got no vocabulary, and llama.cpp cannot "
-            "run it: copy the original model's tokenizer.json there and convert again"
+        return NO_VOCABULARY, [
+            f"tokenizer.json: none in {plan.source}; the GGUF file got no vocabulary, and takes token ids but "
+            "no text: copy the original model's tokenizer.json there and convert again"
         ]
     tokenizer = read_hf_tokenizer(files, plan.source)
     is_byte_level = any(step.get("type") == "ByteLevel" for step in tokenizer.pre_tokenizer)
@@ -51,7 +54,7 @@ def tokenizer_pairs(plan: Plan, vocab_size: int) -> tuple[dict[str, bytes], list
         how = (
             f"its model is of type {tokenizer.kind}" if bpe is None else "it merges neither bytes nor pieces"
         )
-        return {}, [
+        return NO_VOCABULARY, [
             f"tokenizer.json: {how}; only BPE over bytes (GPT-2) or with U+2581 for spaces (SentencePiece) "
             "has a place in GGUF, and the file got no vocabulary"
         ]
