@@ -11,8 +11,10 @@ from tune_checkpoint.plan import TensorPlan
 from tune_checkpoint.sources import Sources
 from tune_checkpoint.write import Meter
 
-BLOCK_ELEMENTS = 1 << 18
-"""Elements compared at a time."""
+BLOCK_ELEMENTS = 1 << 16
+"""Elements compared at a time: measured fastest where the temporaries stay in the cache."""
+READ_BYTES = 1 << 20
+"""Bytes compared at a time where they are not decoded."""
 
 
 class Gap(Struct):
@@ -79,8 +81,8 @@ def _have_same_bytes(a: TensorPlan, b: TensorPlan, sources: Sources) -> bool:
     for x, y in zip(a.sources, b.sources, strict=True):
         if x.strides is not None or y.strides is not None:
             return False
-        for start in range(0, x.nbytes, BLOCK_ELEMENTS):
-            size = min(BLOCK_ELEMENTS, x.nbytes - start)
+        for start in range(0, x.nbytes, READ_BYTES):
+            size = min(READ_BYTES, x.nbytes - start)
             if not np.array_equal(sources.read(x, start, size), sources.read(y, start, size)):
                 return False
     return True
@@ -90,21 +92,32 @@ def _add(gap: Gap, a: np.ndarray, b: np.ndarray) -> None:
     """Take the differences of two runs of elements into account."""
     if a.dtype.kind == "c":  # the parts of complex numbers are compared as elements of their own
         a, b = a.view("<f4"), b.view("<f4")
-    x, y = a.astype(np.float64), b.astype(np.float64)
-    # Whole numbers beyond 2^53 are only told apart as they are.
-    differs = a != b if a.dtype == b.dtype and a.dtype.kind in "iub" else x != y
+    common = _common_type(a.dtype, b.dtype)
+    differs = a.astype(common, copy=False) != b.astype(common, copy=False)
+    if not differs.any():
+        return
+    x, y = a[differs].astype(np.float64), b[differs].astype(np.float64)
     nan_x, nan_y = np.isnan(x), np.isnan(y)
-    differs &= ~(nan_x & nan_y)
-    gap.num_different += int(differs.sum())
-    gap.num_nan += int((nan_x ^ nan_y).sum())
-    differs &= ~(nan_x | nan_y)
-    x, y = x[differs], y[differs]
+    gap.num_different += x.size - int((nan_x & nan_y).sum())
+    if nan_x.any() or nan_y.any():
+        gap.num_nan += int((nan_x ^ nan_y).sum())
+        x, y = x[~(nan_x | nan_y)], y[~(nan_x | nan_y)]
     if not x.size:
         return
     with np.errstate(over="ignore"):
         apart = np.abs(x - y)
     largest = np.maximum(np.abs(x), np.abs(y))
-    is_finite = np.isfinite(apart)
     gap.max_abs = max(gap.max_abs, float(apart.max()))
-    relative = apart[is_finite] / largest[is_finite]
-    gap.max_rel = max(gap.max_rel, float(relative.max(initial=0.0)) if is_finite.all() else np.inf)
+    if np.isinf(gap.max_abs):
+        gap.max_rel = np.inf
+    else:
+        gap.max_rel = max(gap.max_rel, float((apart / largest).max()))
+
+
+def _common_type(a: np.dtype, b: np.dtype) -> np.dtype:
+    """A type that has every value of both; float64, which has not all whole numbers, where there is none."""
+    if a == b and a.kind in "fiub":
+        return a
+    # The floats of ml_dtypes, which have the kind V, are narrow.
+    is_narrow = all((dtype.itemsize < 4 and dtype.kind in "fV") or dtype == np.float32 for dtype in (a, b))
+    return np.dtype(np.float32 if is_narrow else np.float64)
