@@ -1,0 +1,88 @@
+"""The small files beside Meta's and Mistral's weights, and what Hugging Face has in their place."""
+
+from pathlib import Path
+
+from msgspec import Struct
+
+from tune_checkpoint.errors import UnsupportedCheckpointError
+from tune_checkpoint.meta.config import EndTokens
+from tune_checkpoint.meta.generations import Generation
+from tune_checkpoint.plan import SideFile
+from tune_checkpoint.tokenizers.files import Kind, detect_tokenizer, tokenizer_files_from
+
+TOKENIZER = "tokenizer.model"
+LEGAL = ("LICENSE", "LICENSE.txt", "LICENSE.md", "USE_POLICY.md", "NOTICE")
+MAX_LEGAL_BYTES = 1_000_000
+
+
+class Vocabulary(Struct, frozen=True):
+    """A tokenizer's file, and what it is."""
+
+    path: Path
+    kind: Kind | None
+
+
+def find_vocabulary(folder: Path) -> Vocabulary | None:
+    """The tokenizer of the weights in a folder.
+
+    Meta's Llama 1 and 2 have it one folder up, where the sizes of the model share it; Mistral's may have a
+    version at the end of the name, or be a tekken.json.
+    """
+    found = [
+        folder / TOKENIZER,
+        *sorted(folder.glob(f"{TOKENIZER}.v*"), reverse=True),
+        folder / "tekken.json",
+    ]
+    path = next((path for path in (*found, folder.parent / TOKENIZER) if path.is_file()), None)
+    return None if path is None else Vocabulary(path, detect_tokenizer(path))
+
+
+def tokenizer_companions(
+    vocabulary: Vocabulary | None, generation: Generation | None, max_length: int, vocab_size: int
+) -> tuple[list[SideFile], EndTokens, list[str]]:
+    """The tokenizer's files, the tokens that the configuration names, and warnings.
+
+    Args:
+        vocabulary: what `find_vocabulary` found.
+        generation: of Llama; None of Mistral.
+        max_length: tokens that the model takes.
+        vocab_size: rows of its embedding.
+
+    Raises:
+        CorruptFileError: the tokenizer's file breaks its format, or has more tokens than the embedding rows.
+    """
+    if vocabulary is None:
+        warning = (
+            f"tokenizer.json: no {TOKENIZER} beside the weights; copy the original model's tokenizer files"
+        )
+        return [], _assumed_tokens(generation), [warning]
+    names = "llama3" if generation == "3" else "llama3.1"
+    try:
+        made = tokenizer_files_from(
+            vocabulary.path, max_length=max_length, generation=names, vocab_size=vocab_size
+        )
+    except UnsupportedCheckpointError as error:
+        return [], _assumed_tokens(generation), [f"tokenizer.json: {error}"]
+    files = list(made.files)
+    if vocabulary.kind != "tekken":
+        # Programs read it in place of tokenizer.json, and it is the way back to Meta's format.
+        files.append(SideFile(TOKENIZER, vocabulary.path.read_bytes()))
+    tokens = EndTokens(made.ids.get("bos"), made.ids.get("eos"), made.end_ids)
+    return files, tokens, list(made.warnings)
+
+
+def legal_files(folder: Path) -> list[SideFile]:
+    """The licence and what belongs to it."""
+    found = [folder / name for name in LEGAL]
+    return [
+        SideFile(path.name, path.read_bytes())
+        for path in found
+        if path.is_file() and path.stat().st_size <= MAX_LEGAL_BYTES
+    ]
+
+
+def _assumed_tokens(generation: Generation | None) -> EndTokens:
+    """Where there is no tokenizer: the ids that all published models of a generation have."""
+    if generation in ("3", "3.1", "3.2"):
+        return EndTokens(128_000, 128_001, (128_001,))
+    return EndTokens(1, 2, (2,))

@@ -1,0 +1,81 @@
+"""Which Llama a checkpoint of Meta's is: `params.json` does not say so, but a configuration depends on it."""
+
+from typing import Literal
+
+from tune_checkpoint.meta.config import DecoderSettings, llama3_scaling
+from tune_checkpoint.meta.decoder import DecoderSizes
+from tune_checkpoint.meta.params import Params
+
+Generation = Literal["1", "2", "code", "3", "3.1", "3.2"]
+"""3.3 is as 3.1."""
+
+CONTEXT: dict[Generation, int] = {
+    "1": 2048,
+    "2": 4096,
+    "code": 16384,
+    "3": 8192,
+    "3.1": 131072,
+    "3.2": 131072,
+}
+"""Tokens that each was made for.
+
+Source: `CONTEXT_LENGTH_FOR_VERSION` of transformers' convert_llama_weights_to_hf.py."""
+
+DEFAULT_THETA = 10_000.0
+LLAMA3_THETA = 500_000.0
+LLAMA3_VOCABULARY = 128_000
+MISTRAL_CONTEXT = 32768
+"""What transformers' convert_mistral_weights_to_hf.py takes where nothing is said."""
+ASSUMED = "config.json: params.json does not say how many tokens the model was made for;"
+
+
+def generation_of(params: Params, sizes: DecoderSizes, dtype: str, tokenizer: str | None) -> Generation:
+    """Tell the generations apart by what each has and the others have not.
+
+    Args:
+        params: what `params.json` says.
+        sizes: of the model. Only 3.2 has the embedding for a head.
+        dtype: the type of the weights. Llama 1 was published in F16, what came later in BF16.
+        tokenizer: the kind of its tokenizer; None if there is none.
+    """
+    if params.use_scaled_rope:
+        return "3.2" if sizes.is_tied else "3.1"
+    large = sizes.vocab_size >= LLAMA3_VOCABULARY or params.rope_theta == LLAMA3_THETA
+    if tokenizer == "tiktoken" or (tokenizer is None and large):
+        return "3"
+    if (params.rope_theta or DEFAULT_THETA) > DEFAULT_THETA:
+        return "code"
+    return "1" if dtype == "F16" else "2"
+
+
+def llama_settings(params: Params, generation: Generation) -> tuple[DecoderSettings, list[str]]:
+    """What a Llama computes with, and what had to be assumed."""
+    scaling = None
+    if params.use_scaled_rope:
+        scaling = llama3_scaling(params.rope_scaling_factor or (32.0 if generation == "3.2" else 8.0))
+    context = params.max_position_embeddings or CONTEXT[generation]
+    settings = DecoderSettings(
+        norm_eps=params.norm_eps,
+        rope_theta=params.rope_theta or DEFAULT_THETA,
+        max_position_embeddings=context,
+        rope_scaling=scaling,
+    )
+    if generation not in ("1", "2") or params.max_position_embeddings:
+        return settings, []
+    reason = "as for Llama 1, whose weights are F16" if generation == "1" else "as for Llama 2"
+    return settings, [f"{ASSUMED} {context} was written, {reason}"]
+
+
+def mistral_settings(params: Params, window: int | None) -> tuple[DecoderSettings, list[str]]:
+    """What a Mistral computes with, and what had to be assumed."""
+    context = params.max_position_embeddings or params.max_seq_len
+    settings = DecoderSettings(
+        norm_eps=params.norm_eps,
+        rope_theta=params.rope_theta or DEFAULT_THETA,
+        max_position_embeddings=context or MISTRAL_CONTEXT,
+        is_mistral=True,
+        sliding_window=window,
+    )
+    if context:
+        return settings, []
+    return settings, [f"{ASSUMED} {MISTRAL_CONTEXT} was written, as for Mistral 7B"]
