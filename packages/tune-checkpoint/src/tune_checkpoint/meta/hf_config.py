@@ -1,0 +1,97 @@
+"""A `config.json` that stands beside weights under other names: what it says of a Llama decoder."""
+
+from math import inf
+from pathlib import Path
+from typing import Any, NoReturn
+
+from tune_checkpoint.errors import CorruptFileError, UnsupportedCheckpointError
+from tune_checkpoint.meta.config import LLAMA, MISTRAL, DecoderSettings
+from tune_checkpoint.meta.decoder import StatedSizes
+from tune_checkpoint.planning import is_object
+
+MODEL_TYPES = {"llama": LLAMA, "mistral": MISTRAL}
+DEFAULT_THETA = 10_000.0
+
+
+def check_decoder(where: Path, config: dict[str, Any]) -> str:
+    """Refuse a configuration of another model than the Llama decoder without biases, and name its class.
+
+    Raises:
+        UnsupportedCheckpointError: it is of one.
+    """
+    architecture = MODEL_TYPES.get(str(config.get("model_type")))
+    names = config.get("architectures")
+    if architecture is None or names not in (None, [architecture]):
+        found = names[0] if isinstance(names, list) and names else config.get("model_type")  # pyright: ignore[reportUnknownVariableType]
+        _refuse(where, f"architecture {found!r}; {LLAMA} and {MISTRAL} can be converted")
+    for key in ("attention_bias", "mlp_bias"):
+        if config.get(key):
+            _refuse(where, f"biases ({key}), for which Meta's model has no place")
+    if config.get("hidden_act", "silu") != "silu":
+        _refuse(where, f"activation {config['hidden_act']!r} (hidden_act); Meta's model has silu")
+    if config.get("quantization_config"):
+        _refuse(where, "quantised weights (quantization_config)")
+    return architecture
+
+
+def stated_sizes(where: Path, config: dict[str, Any]) -> StatedSizes:
+    """The sizes that a configuration states.
+
+    Raises:
+        CorruptFileError: one is missing, no positive whole number, or contradicts another.
+    """
+    hidden_size = _count(where, config, "hidden_size")
+    num_heads = _count(where, config, "num_attention_heads")
+    num_kv_heads = _count(where, config, "num_key_value_heads", num_heads)
+    head_dim = _count(where, config, "head_dim", hidden_size // num_heads)
+    if num_heads % num_kv_heads:
+        raise CorruptFileError(
+            f"{where}: {num_heads} query heads do not share {num_kv_heads} key-value heads"
+        )
+    if head_dim % 2:
+        raise CorruptFileError(f"{where}: a head of {head_dim} elements cannot be rotated in pairs")
+    return StatedSizes(
+        hidden_size, _count(where, config, "num_hidden_layers"), num_heads, num_kv_heads, head_dim
+    )
+
+
+def read_settings(where: Path, config: dict[str, Any]) -> DecoderSettings:
+    """What the model computes with, from either dialect of `config.json`.
+
+    Raises:
+        CorruptFileError: something is missing, or of another type.
+    """
+    rope: Any = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if not is_object(rope):
+        raise CorruptFileError(f"{where}: rope_parameters or rope_scaling is not a JSON object")
+    kind = rope.get("rope_type") or rope.get("type") or "default"
+    scaling = {key: value for key, value in rope.items() if key not in ("rope_theta", "type")}
+    theta = _number(where, {**config, **rope}, "rope_theta", DEFAULT_THETA)
+    window = config.get("sliding_window")
+    return DecoderSettings(
+        norm_eps=_number(where, config, "rms_norm_eps", 1e-6),
+        rope_theta=theta,
+        max_position_embeddings=_count(where, config, "max_position_embeddings", 2048),
+        rope_scaling=None if kind == "default" else {**scaling, "rope_type": kind},
+        is_mistral=config.get("model_type") == "mistral",
+        sliding_window=None if window is None else _count(where, config, "sliding_window"),
+    )
+
+
+def _count(where: Path, config: dict[str, Any], key: str, default: int | None = None) -> int:
+    value = config.get(key)
+    value = default if value is None else value
+    if type(value) is not int or not 0 < value < 1 << 40:
+        raise CorruptFileError(f"{where}: {key} is {value!r}; it is to be a positive whole number")
+    return value
+
+
+def _number(where: Path, config: dict[str, Any], key: str, default: float) -> float:
+    value = config.get(key, default)
+    if type(value) not in (int, float) or not 0 < value < inf:
+        raise CorruptFileError(f"{where}: {key} is {value!r}; it is to be a positive number")
+    return float(value)
+
+
+def _refuse(where: Path, what: str) -> NoReturn:
+    raise UnsupportedCheckpointError(f"{where}: {what}")
