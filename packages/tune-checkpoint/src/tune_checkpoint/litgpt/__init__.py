@@ -1,0 +1,1 @@
+"""Checkpoints of LitGPT: `lit_model.pth` and `model_config.yaml`."""
