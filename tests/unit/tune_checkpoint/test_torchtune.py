@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from tune_checkpoint import CheckpointNotFoundError, CorruptFileError, UnsupportedCheckpointError, convert
 from tune_checkpoint import plan_conversion as plan
+from tune_checkpoint.kinds import detect_kind
 
 TUNE_NAMES = {
     "attention.wq.weight": "attn.q_proj.weight",
@@ -76,7 +77,8 @@ def test_metas_names_are_read(tmp_path: Path, file: str, beside: str):
         write_config(tmp_path)
     else:
         (tmp_path / beside).write_text(json.dumps(MODEL.params_json()))
-    result = convert(tmp_path, tmp_path / "out", kind="torchtune")
+    assert detect_kind(tmp_path) == "torchtune"
+    result = convert(tmp_path, tmp_path / "out")
     assert_converted(tmp_path / "out", weights)
     assert result.kind == "torchtune"
     assert result.files[1] == "config.json"

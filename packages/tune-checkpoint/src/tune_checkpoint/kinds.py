@@ -17,6 +17,7 @@ from tune_checkpoint.errors import CheckpointNotFoundError, UnsupportedCheckpoin
 from tune_checkpoint.plan import Kind
 
 META_SHARD = re.compile(r"consolidated\.(\d{2})\.pth")
+TORCHTUNE_FILE = re.compile(r"(meta|hf|torchtune)_model_.*\.pt|model-00001-of-00001\.bin")
 HF_WEIGHTS = (WEIGHTS_NAME, INDEX_NAME, BIN_NAME, BIN_INDEX_NAME)
 
 
@@ -50,13 +51,13 @@ def _kind_of_folder(folder: Path) -> Kind:
         return "litgpt"
     if (files := [name for name in names if name.endswith(".gguf")]) and _are_one_model(files):
         return "gguf"
-    if any(re.fullmatch(r"(meta|hf)_model_.*\.pt", name) for name in names):
+    if any(TORCHTUNE_FILE.fullmatch(name) for name in names):
         return "torchtune"
     found = ", ".join(sorted(names)[:8]) or "nothing"
     raise UnsupportedCheckpointError(
         f"{folder}: no checkpoint that can be read; found {found}\n"
         f"  looked for {', '.join(HF_WEIGHTS)}, consolidated.NN.pth or consolidated.safetensors with "
-        "params.json,\n  lit_model.pth, meta_model_*.pt, hf_model_*.pt, or one .gguf model"
+        "params.json,\n  lit_model.pth, torchtune's *_model_*.pt, or one .gguf model"
     )
 
 

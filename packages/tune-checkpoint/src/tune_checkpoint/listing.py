@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from tune_checkpoint.checkpoint import read_tensors
 from tune_checkpoint.errors import CheckpointNotFoundError, CorruptFileError
-from tune_checkpoint.kinds import META_SHARD, detect_kind
+from tune_checkpoint.kinds import META_SHARD, TORCHTUNE_FILE, detect_kind
 from tune_checkpoint.plan import Kind, TensorSlice
 from tune_checkpoint.planning import is_object
 
@@ -22,7 +22,7 @@ _FILES_OF: dict[Kind, re.Pattern[str]] = {
     "meta": META_SHARD,
     "mistral": re.compile(r"consolidated.*\.safetensors"),
     "litgpt": re.compile(r"lit_model\.pth"),
-    "torchtune": re.compile(r"(meta|hf)_model_.*\.pt"),
+    "torchtune": TORCHTUNE_FILE,
 }
 """Names of the files of weights in the folders of some kinds."""
 
