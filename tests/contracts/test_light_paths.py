@@ -1,6 +1,7 @@
 """What each light path of `tune` imports: a bound on modules, so that start-up cannot creep."""
 
 import pytest
+from small_llama import small_weights, write_folder
 
 HEAVY = {
     "torch",
@@ -40,6 +41,8 @@ PRINTED = [
     ["launch", "--help"],
     ["run", "help"],
     ["convert-ckpt", "--help"],
+    ["inspect", "--help"],
+    ["diff", "--help"],
 ]
 
 
@@ -92,3 +95,16 @@ def test_configuration_never_imports_torch(tune, words):
     done = tune(*words)
     assert "omegaconf" in done.modules or "--help" in words
     assert not done.modules & (HEAVY - {"omegaconf"})
+
+
+def test_inspecting_loads_no_numpy(tune, tmp_path):
+    write_folder(tmp_path / "model", small_weights())
+    for words in (
+        ["inspect", "model"],
+        ["inspect", "model", "--json"],
+        ["convert-ckpt", "model", "--dry-run"],
+    ):
+        done = tune(*words)
+        assert done.code == 0, done.err
+        assert "tune_checkpoint" in done.modules
+        assert not done.modules & HEAVY

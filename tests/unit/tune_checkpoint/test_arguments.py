@@ -24,6 +24,7 @@ def test_progress_text_has_rate_and_time_left():
         ("pytorch_model.bin", "hf", None, "pytorch_model-hf"),
         ("my-model/", "gguf", "Q8_0", "my-model-gguf-q8_0"),
         ("lora", "merged", None, "lora-merged"),
+        ("llama-hf", "gguf", "q8_0", "llama-gguf-q8_0"),
     ],
 )
 def test_output_folder_is_named_after_the_source(src: str, to: str, quant: str | None, expected: str):

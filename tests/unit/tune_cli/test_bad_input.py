@@ -137,14 +137,27 @@ CASES = {
         ["convert-ckpt"],
         "SRC is missing\n  `tune convert-ckpt --help` shows what it takes",
     ),
-    "no folder to convert to": (["convert-ckpt", "x.gguf"], "--output-dir is missing"),
+    "a size that is none": (
+        ["convert-ckpt", "x.gguf", "--max-shard-size", "big"],
+        "'big' is no size; write 5GB, 500MB or a number of bytes",
+    ),
+    "quantisation of what is not quantised": (
+        ["convert-ckpt", "x.gguf", "--quant", "q8_0"],
+        "--quant q8_0: only a GGUF file is quantised; add --to gguf",
+    ),
+    "a quantisation that there is not": (
+        ["convert-ckpt", "x.gguf", "--to", "gguf", "--quant", "q9"],
+        "--quant q9: no such type; one of f32, f16, bf16, ",
+    ),
+    "no threads": (["diff", "a", "b", "-j", "0"], "--jobs 0: a number from 1 to 256 is wanted"),
+    "nothing to inspect": (["inspect", "nowhere"], "nowhere: no such file or folder"),
     "a dtype that there is not": (
         ["convert-ckpt", "x.gguf", "--output-dir", "o", "--dtype", "fp8"],
         "--dtype: expected one of fp32, fp16, bf16, got 'fp8'",
     ),
     "a GGUF file that is not there": (
         ["convert-ckpt", "x.gguf", "--output-dir", "o"],
-        "x.gguf: no such file",
+        "x.gguf: no such file or folder",
     ),
 }
 

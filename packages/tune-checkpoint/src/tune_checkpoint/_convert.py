@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -26,6 +26,10 @@ PLANNERS: dict[Kind, str] = {
     "hf": "tune_checkpoint.hf:plan_hf",
     "torch": "tune_checkpoint.hf:plan_hf",
     "gguf": "tune_checkpoint.gguf.planner:plan_gguf",
+    "meta": "tune_checkpoint.meta.planner:plan_meta",
+    "mistral": "tune_checkpoint.meta.planner:plan_mistral",
+    "torchtune": "tune_checkpoint.torchtune:plan_torchtune",
+    "litgpt": "tune_checkpoint.litgpt.planner:plan_litgpt",
 }
 
 # What stands in the folder of a model, and may be lost when a conversion replaces it.
@@ -101,7 +105,20 @@ def plan_conversion(
         raise ValueError(f"quant={quant!r}: only a GGUF file is quantised (to='gguf')")
     src, type_name = Path(src), CLI_DTYPES[dtype] if dtype else None
     kind = kind or detect_kind(src)
-    return _found(PLANNERS[kind])(src, type_name, kind)
+    plan = _found(PLANNERS[kind])(src, type_name, kind)
+    if adapter is not None:
+        from tune_checkpoint.peft.planner import with_adapter
+
+        plan = with_adapter(plan, Path(adapter))
+    if to == "meta":
+        from tune_checkpoint.meta.target import to_meta
+
+        return to_meta(plan)
+    if to == "gguf":
+        from tune_checkpoint.gguf.target import to_gguf
+
+        return to_gguf(plan, quant)
+    return plan
 
 
 def convert(
@@ -151,7 +168,7 @@ def convert(
     started = time.perf_counter()
     src, output_dir = Path(src), Path(output_dir)
     try:
-        _check_output(src, output_dir, force)
+        _check_output([src] if adapter is None else [src, Path(adapter)], output_dir, force)
         plan = plan_conversion(src, to=to, kind=kind, dtype=dtype, adapter=adapter, quant=quant)
         weights = _carry_out(
             plan, output_dir, force, max_shard_size, verify, jobs or min(8, os.cpu_count() or 1), progress
@@ -199,7 +216,15 @@ def _carry_out(
 
 
 def _layout(plan: Plan, max_shard_size: int) -> tuple[tuple[FileLayout, ...], tuple[SideFile, ...]]:
-    return safetensors_layout(plan.tensors, max_shard_size)
+    if plan.target == "hf":
+        return safetensors_layout(plan.tensors, max_shard_size)
+    if plan.target == "meta":
+        from tune_checkpoint.meta.target import meta_layout
+
+        return meta_layout(plan), ()
+    from tune_checkpoint.gguf.layout import gguf_layout
+
+    return gguf_layout(plan), ()
 
 
 def _found(place: str) -> Planner:
@@ -210,7 +235,7 @@ def _found(place: str) -> Planner:
 def _key(plan: Plan, max_shard_size: int) -> str:
     """Stand for all that decides what is written: a changed source must not be gone on with."""
     digest = hashlib.sha256(msgspec.json.encode((plan, max_shard_size)))
-    for path in sorted({source.path for tensor in plan.tensors for source in tensor.sources}):
+    for path in sorted({source.path for tensor in plan.tensors for source in tensor.inputs}):
         state = Path(path).stat()
         digest.update(f"{path}\0{state.st_size}\0{state.st_mtime_ns}\0".encode())
     return digest.hexdigest()[:16]
@@ -226,12 +251,13 @@ def _check_room(plan: Plan, output_dir: Path, folder: Path) -> None:
         )
 
 
-def _check_output(src: Path, output_dir: Path, force: bool) -> None:
+def _check_output(sources: Sequence[Path], output_dir: Path, force: bool) -> None:
     """Refuse before any work is done."""
-    if not src.exists():
-        raise CheckpointNotFoundError(f"{src}: no such file or folder")
-    if src.resolve().is_relative_to(output_dir.resolve()):
-        raise OutputExistsError(f"{output_dir}: holds the source {src}; choose another output folder")
+    for src in sources:
+        if not src.exists():
+            raise CheckpointNotFoundError(f"{src}: no such file or folder")
+        if src.resolve().is_relative_to(output_dir.resolve()):
+            raise OutputExistsError(f"{output_dir}: holds the source {src}; choose another output folder")
     check_free(output_dir, force=force)
     if output_dir.is_dir():
         _check_replaceable(output_dir)

@@ -17,6 +17,7 @@ UNITS = {
     "ti": 2**40,
 }
 SUFFIXES = (".gguf", ".safetensors", ".bin", ".pth", ".pt")
+MAX_JOBS = 256
 PART = re.compile(r"-\d{5}-of-\d{5}$")
 
 
@@ -38,6 +39,23 @@ def parse_size(text: str) -> int:
     return size
 
 
+def check_arguments(*, to: str = "hf", quant: str | None = None, jobs: int | None = None) -> None:
+    """Refuse what cannot be, in the words of the command line.
+
+    Raises:
+        ArgumentError: a type of quantisation that does not exist, or that nothing takes; no number of jobs.
+    """
+    if quant is not None:
+        from tune_checkpoint.gguf.target import QUANTS
+
+        if to != "gguf":
+            raise ArgumentError(f"--quant {quant}: only a GGUF file is quantised; add --to gguf")
+        if quant.lower() not in QUANTS:
+            raise ArgumentError(f"--quant {quant}: no such type; one of {', '.join(QUANTS)}")
+    if jobs is not None and not 1 <= jobs <= MAX_JOBS:
+        raise ArgumentError(f"--jobs {jobs}: a number from 1 to {MAX_JOBS} is wanted")
+
+
 def default_output_dir(src: Path | str, to: str, quant: str | None = None) -> Path:
     """The folder that a conversion writes where none is named: `<stem of src>-hf`, in the current folder.
 
@@ -50,4 +68,5 @@ def default_output_dir(src: Path | str, to: str, quant: str | None = None) -> Pa
     name = src.resolve().name if src.name in ("", "..") else src.name
     if src.suffix in SUFFIXES and not src.is_dir():
         name = PART.sub("", name.removesuffix(src.suffix))
+    name = re.sub("-(hf|meta)$", "", name)  # what an earlier conversion was named after
     return Path("-".join((name or "checkpoint", to, *([quant.lower()] if quant else []))))

@@ -7,7 +7,7 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tune_checkpoint.arguments import ArgumentError, default_output_dir, parse_size
+from tune_checkpoint.arguments import check_arguments, default_output_dir, parse_size
 from tune_checkpoint.cli_words import make_parser
 from tune_checkpoint.errors import CheckpointError
 
@@ -69,8 +69,7 @@ def _show_every_sign(stream: Any) -> None:
 
 def _convert(words: Namespace) -> int:
     size = parse_size(words.max_shard_size)
-    if words.quant is not None:
-        _check_quant(words)
+    check_arguments(to=words.to, quant=words.quant, jobs=words.jobs)
     options: dict[str, Any] = {
         "to": words.to,
         "kind": words.kind,
@@ -96,15 +95,6 @@ def _convert(words: Namespace) -> int:
             progress=progress,
         )
     return _report(words, result)
-
-
-def _check_quant(words: Namespace) -> None:
-    from tune_checkpoint.gguf.target import QUANTS
-
-    if words.to != "gguf":
-        raise ArgumentError(f"--quant {words.quant}: only a GGUF file is quantised; add --to gguf")
-    if words.quant not in QUANTS:
-        raise ArgumentError(f"--quant {words.quant}: no such type; one of {', '.join(QUANTS)}")
 
 
 def _dry_run(words: Namespace, options: dict[str, Any]) -> int:

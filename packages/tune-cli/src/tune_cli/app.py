@@ -24,10 +24,12 @@ COMMANDS = {
     "cat": "Print a config, or every value that it leads to.",
     "validate": "Check a config and that the files it names exist.",
     "run": "Run a recipe, e.g. fine-tune a model.",
-    "convert-ckpt": "Convert a model into a Hugging Face folder.",
+    "convert-ckpt": "Convert a checkpoint from any format to any other.",
+    "inspect": "Say what a checkpoint holds, from headers alone.",
+    "diff": "Compare two checkpoints, of the same kind or not.",
 }
 ALIASES = {"launch": "run"}
-PRINTING = ("ls", "cat", "validate")
+PRINTING = ("ls", "cat", "validate", "inspect", "diff")
 """Commands that write nothing but standard output."""
 
 

@@ -10,7 +10,9 @@ USAGES = {
     "cat": "CONFIG [RECIPE] [OPTION=VALUE ...] [OPTIONS]",
     "validate": "CONFIG [RECIPE] [OPTION=VALUE ...]",
     "run": "RECIPE [OPTIONS] [OPTION=VALUE ...]",
-    "convert-ckpt": "SRC --output-dir DIR [OPTIONS]",
+    "convert-ckpt": "SRC [OPTIONS]",
+    "inspect": "PATH [OPTIONS]",
+    "diff": "A B [OPTIONS]",
 }
 
 EXAMPLES = {
@@ -99,10 +101,35 @@ For a list of all built-in recipes and configs that you can run:
 """,
     "convert-ckpt": """\
 EXAMPLES
-    # A GGUF file of the Llama family becomes a folder that every tool reads
+    # A GGUF file becomes a Hugging Face folder, which every tool reads
     $ tune convert-ckpt SmolLM2-135M.gguf --output-dir models/smollm2
 
-    # At half the size
-    $ tune convert-ckpt llama.gguf --output-dir models/llama --dtype bf16
+    # So does what Meta publishes; here at half the size of fp32
+    $ tune convert-ckpt llama/original --output-dir models/llama --dtype bf16
+
+    # Merge an adapter into the model that it was trained on
+    $ tune convert-ckpt models/llama --adapter runs/RUN/final
+
+    # A file for llama.cpp and ollama
+    $ tune convert-ckpt models/llama --to gguf --quant q8_0
+
+    # What would be written
+    $ tune convert-ckpt models/llama --to meta --dry-run
+""",
+    "inspect": """\
+EXAMPLES
+    # A folder or a file of any kind, or an adapter
+    $ tune inspect models/llama
+
+    # Every tensor, for programs
+    $ tune inspect models/llama --json
+""",
+    "diff": """\
+EXAMPLES
+    # Is the conversion exact?
+    $ tune diff models/llama Llama-3.2-1B/original
+
+    # How much does quantisation change?
+    $ tune diff models/llama model-q8_0.gguf
 """,
 }

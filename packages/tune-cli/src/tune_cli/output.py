@@ -1,6 +1,7 @@
 """How the commands print data."""
 
 import sys
+from collections.abc import Iterable
 
 
 def print_json(value: object) -> None:
@@ -8,3 +9,9 @@ def print_json(value: object) -> None:
     import msgspec
 
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+
+
+def warn(warnings: Iterable[str]) -> None:
+    """Print warnings on standard error."""
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)

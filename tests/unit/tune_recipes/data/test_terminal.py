@@ -4,7 +4,6 @@ import sys
 
 import pytest
 
-from tune_cli.commands.convert_ckpt import _bar
 from tune_recipes.terminal import can_draw_bar
 from tune_recipes.train.progress import Progress, open_progress
 
@@ -26,8 +25,7 @@ def test_bar_is_drawn_only_where_it_can_be_and_is_wanted(monkeypatch, variables,
         monkeypatch.setenv(name, value)
 
     assert can_draw_bar() is expected
-    with _bar() as converting, open_progress(0, 1) as training:
-        assert (converting is not None) is expected
+    with open_progress(0, 1) as training:
         assert (type(training) is not Progress) is expected
 
 

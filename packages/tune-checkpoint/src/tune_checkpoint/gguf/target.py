@@ -55,6 +55,7 @@ def to_gguf(plan: Plan, quant: str | None = None) -> Plan:
         UnsupportedCheckpointError: GGUF has no place for what the model has.
         ValueError: there is no such `quant`.
     """
+    quant = quant.lower() if quant else None
     if quant is not None and quant not in QUANTS:
         raise ValueError(f"quant {quant!r}: one of {', '.join(QUANTS)}, or None to keep what is there")
     config = read_hf_config(plan)

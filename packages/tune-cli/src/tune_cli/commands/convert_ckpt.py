@@ -1,83 +1,92 @@
 """`tune convert-ckpt`."""
 
-import sys
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from tune_cli.output import print_json
+from tune_cli.output import print_json, warn
 
 
 def convert_ckpt(
     src: Path,
     /,
     *,
-    output_dir: Path,
+    output_dir: Annotated[Path | None, Parameter(metavar="DIR")] = None,
+    to: Literal["hf", "meta", "gguf"] = "hf",
+    from_: Annotated[
+        Literal["hf", "meta", "mistral", "gguf", "torchtune", "litgpt", "torch"] | None,
+        Parameter(name="--from", metavar="KIND"),
+    ] = None,
     dtype: Literal["fp32", "fp16", "bf16"] | None = None,
-    force: Annotated[bool, Parameter(name=["--force", "-f"])] = False,
+    max_shard_size: Annotated[str, Parameter(metavar="SIZE")] = "5GB",
+    adapter: Annotated[Path | None, Parameter(metavar="DIR")] = None,
+    quant: Annotated[str | None, Parameter(metavar="TYPE")] = None,
+    verify: Annotated[bool, Parameter(negative="--no-verify")] = True,
     dry_run: bool = False,
+    force: Annotated[bool, Parameter(name=["--force", "-f"])] = False,
     json: bool = False,
+    jobs: Annotated[int | None, Parameter(name=["--jobs", "-j"], metavar="N")] = None,
 ) -> None:
-    """Convert a model into a Hugging Face folder.
+    """Convert a checkpoint from any format to any other.
 
     Args:
-        src: GGUF file of a model of the Llama family.
-        output_dir: Folder to write.
-        dtype: Number format of the weights: fp32, fp16 or bf16. By default as in the file, and fp32 for
+        src: A checkpoint: a folder or a file.
+        output_dir: Folder to write. By default named after SRC, here.
+        to: What to make: hf (a Hugging Face folder; the default), meta or gguf.
+        from_: What SRC is, if not what is found: hf, meta, mistral, gguf, torchtune, litgpt, torch.
+        dtype: Number format of the weights: fp32, fp16 or bf16. By default as in SRC, and fp32 for
             quantised ones.
-        force: Replace the folder if it holds a model and nothing else.
+        max_shard_size: Of one file of weights; 5GB.
+        adapter: PEFT adapter to merge into the weights.
+        quant: With --to gguf: f32, f16, bf16, q8_0, q4_0, ...
+        verify: Read again and compare what was written; the default.
         dry_run: Print what would be written, and stop.
+        force: Replace the folder if it holds a model and nothing else.
         json: Print one JSON object.
+        jobs: Tensors worked on at a time; by default one for each core.
     """
     from tune_checkpoint import convert, plan_conversion
+    from tune_checkpoint.arguments import check_arguments, default_output_dir, parse_size
+    from tune_checkpoint.conversion_text import conversion_lines, plan_json, plan_lines
+    from tune_checkpoint.progress import ProgressLine
 
+    size = parse_size(max_shard_size)
+    check_arguments(to=to, quant=quant, jobs=jobs)
     if dry_run:
-        plan = plan_conversion(src, dtype=dtype)
-        for warning in plan.warnings:
-            print(f"warning: {warning}", file=sys.stderr)
-        files = [file.name for file in plan.files]
-        tensors = {tensor.name: {"dtype": tensor.dtype, "shape": tensor.shape} for tensor in plan.tensors}
-        if json:
-            print_json({"architecture": plan.architecture, "files": files, "tensors": tensors})
-            return
-        for name, tensor in tensors.items():
-            print(f"{name}  {tensor['dtype']}  {list(tensor['shape'])}")
-        print(f"{plan.num_parameters:,} parameters, {plan.nbytes / 1e6:,.1f} MB, and {', '.join(files)}")
+        plan = plan_conversion(src, to=to, kind=from_, dtype=dtype, adapter=adapter, quant=quant)
+        warn(plan.warnings)
+        print_json(plan_json(plan)) if json else print("\n".join(plan_lines(plan)))
         return
-    with _bar() as progress:
-        result = convert(src, output_dir, dtype=dtype, force=force, progress=progress)
-    for warning in result.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+    with ProgressLine("converting") as progress:
+        result = convert(
+            src,
+            output_dir or default_output_dir(src, to, quant),
+            to=to,
+            kind=from_,
+            dtype=dtype,
+            adapter=adapter,
+            quant=quant,
+            force=force,
+            max_shard_size=size,
+            verify=verify,
+            jobs=jobs,
+            progress=progress,
+        )
+    warn(result.warnings)
     if json:
         print_json(result)
-        return
+    else:
+        print("\n".join(conversion_lines(result, next_commands=_next(result.output_dir, to))))
+
+
+def _next(folder: str, to: str) -> list[str]:
     from tune_recipes.catalog import shown
 
-    print(f"Converted {src.name} to {output_dir} in {result.seconds:.1f} s:")
-    print(
-        f"  {result.num_parameters:,} parameters, {result.num_tensors} tensors, {result.nbytes / 1e6:,.1f} MB"
-    )
-    print(f"  {', '.join(result.files)}")
-    print("Ask it something, or fine-tune it:")
-    print(f'  tune run generate model={shown(output_dir)} prompt="What is the capital of France?"')
-    print(f"  tune run lora_finetune model={shown(output_dir)} data.path=FILE.jsonl")
-
-
-@contextmanager
-def _bar() -> Generator[Callable[[int, int], None] | None]:
-    """Yield a callback that draws a bar of bytes on a terminal; None where there is to be no bar."""
-    from tune_recipes.terminal import can_draw_bar
-
-    if not can_draw_bar():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
-
-    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("converting")
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    name = shown(Path(folder))
+    if to != "hf":
+        return [f"tune inspect {name}"]
+    return [
+        f'tune run generate model={name} prompt="What is the capital of France?"',
+        f"tune run lora_finetune model={name} data.path=FILE.jsonl",
+    ]

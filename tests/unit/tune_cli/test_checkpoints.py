@@ -1,0 +1,89 @@
+"""`tune convert-ckpt`, `tune inspect` and `tune diff`: what they write, print and end with."""
+
+import json
+from pathlib import Path
+
+import pytest
+from small_llama import LAYERS, small_weights, write_folder
+
+WEIGHTS = small_weights()
+
+
+@pytest.fixture
+def model() -> Path:
+    folder = write_folder(Path("model"), WEIGHTS)
+    (folder / "tokenizer.json").unlink()  # it has no merges, which a GGUF file needs
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("options", "folder"),
+    [
+        ([], "model-hf"),
+        (["--to", "meta"], "model-meta"),
+        (["--to", "gguf", "--quant", "F16"], "model-gguf-f16"),
+        (["--output-dir", "out/here"], "out/here"),
+    ],
+)
+def test_a_conversion_says_what_it_wrote_and_what_comes_next(tune_here, model, options, folder):
+    said = tune_here("convert-ckpt", model, *options)
+    assert said.code == 0, said.err
+    assert said.out.startswith(f"wrote {folder}: ")
+    assert ", verified\n" in said.out.splitlines(keepends=True)[0]
+    assert Path(folder).is_dir()
+    next_command = said.out.splitlines()[said.out.splitlines().index("next:") + 1]
+    assert folder in next_command
+
+
+def test_a_conversion_can_be_read_by_programs(tune_here, model):
+    said = tune_here("convert-ckpt", model, "--json", "--no-verify", "-j", "2", "--max-shard-size", "10kB")
+    result = json.loads(said.out)
+    assert (result["output_dir"], result["verified"], result["num_tensors"]) == (
+        "model-hf",
+        False,
+        len(WEIGHTS),
+    )
+    assert all((Path("model-hf") / name).is_file() for name in result["files"])
+    assert "model.safetensors.index.json" in result["files"]
+
+
+def test_a_dry_run_writes_nothing(tune_here, model):
+    before = set(Path().rglob("*"))
+    text = tune_here("convert-ckpt", model, "--dry-run", "--dtype", "bf16")
+    plan = json.loads(tune_here("convert-ckpt", model, "--dry-run", "--to", "gguf", "--json").out)
+    assert f"model.layers.{{0..{LAYERS - 1}}}.mlp.up_proj.weight" in text.out
+    assert plan["target"] == "gguf"
+    assert "token_embd.weight" in plan["tensors"]
+    assert set(Path().rglob("*")) == before
+
+
+def test_an_existing_folder_is_replaced_only_by_force(tune_here, model):
+    assert tune_here("convert-ckpt", model).code == 0
+    said = tune_here("convert-ckpt", model)
+    assert said.code == 2
+    assert said.err.startswith(
+        "error: model-hf: the output folder is not empty; choose another, or replace it"
+    )
+    assert tune_here("convert-ckpt", model, "--force").code == 0
+
+
+def test_inspecting_says_kind_size_and_tensors(tune_here, model):
+    said = tune_here("inspect", model)
+    assert said.code == 0
+    assert "LlamaForCausalLM" in said.out
+    found = json.loads(tune_here("inspect", model, "--json").out)
+    assert found["kind"] == "hf"
+    assert found["num_parameters"] == sum(array.size for array in WEIGHTS.values())
+    assert {tensor["name"] for tensor in found["tensors"]} == WEIGHTS.keys()
+    assert len(tune_here("inspect", model, "--tensors").out) > len(said.out)
+
+
+def test_differences_are_told_and_counted_in_the_exit_status(tune_here, model):
+    write_folder(Path("other"), WEIGHTS | {"model.norm.weight": WEIGHTS["model.norm.weight"] + 1})
+    same = tune_here("diff", model, model)
+    assert (same.code, same.out.count("\n")) == (0, 1)
+    other = tune_here("diff", model, "other")
+    assert other.code == 1
+    assert "model.norm.weight" in other.out
+    assert json.loads(tune_here("diff", model, "other", "--json").out)["identical"] is False
+    assert tune_here("diff", model, "nowhere").code == 2
