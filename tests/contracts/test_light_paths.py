@@ -1,6 +1,7 @@
 """What each light path of `tune` imports: a bound on modules, so that start-up cannot creep."""
 
 import pytest
+
 from small_llama import small_weights, write_folder
 
 HEAVY = {

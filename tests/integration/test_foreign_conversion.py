@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from isolated import run_with
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from isolated import run_with
 from tune_checkpoint import convert
 
 SAME_TORCH = f"torch=={torch.__version__.partition('+')[0]}"

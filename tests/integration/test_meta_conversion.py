@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from isolated import run_with
-from meta_checkpoints import MetaModel, meta_logits, random_weights, write_meta
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from isolated import run_with
+from meta_checkpoints import MetaModel, meta_logits, random_weights, write_meta
 from tune_checkpoint import convert, open_checkpoint
 
 REFERENCE = """

@@ -15,8 +15,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from small_llama import CONFIG, HIDDEN, small_weights, write_folder
 
+from small_llama import CONFIG, HIDDEN, small_weights, write_folder
 from tune_checkpoint import cli, cli_words
 from tune_checkpoint.dtypes import CLI_DTYPES
 from tune_checkpoint.plan import KINDS, TARGETS

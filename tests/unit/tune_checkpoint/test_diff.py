@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from safetensors.numpy import save_file
-from small_llama import CONFIG, LAYERS, Weights, small_weights, write_folder
 
+from small_llama import CONFIG, LAYERS, Weights, small_weights, write_folder
 from tune_checkpoint import CheckpointNotFoundError, UnsupportedCheckpointError, convert
 from tune_checkpoint._diff import Difference, OnlyIn, TensorDifference, diff
 from tune_checkpoint.comparing import BLOCK_ELEMENTS

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save_file
+
 from small_llama import (
     CONFIG,
     FEED_FORWARD,
@@ -22,7 +23,6 @@ from small_llama import (
     small_weights,
     write_folder,
 )
-
 from tune_checkpoint import CheckpointNotFoundError, CorruptFileError, UnsupportedCheckpointError
 from tune_checkpoint._inspect import DtypeInfo, FileInfo, Inspection, TensorInfo, inspect
 from tune_checkpoint.facts import ModelSizes

@@ -9,9 +9,9 @@ import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from meta_checkpoints import MetaModel, Weights, hf_weights, random_weights
 from safetensors.torch import load_file
 
+from meta_checkpoints import MetaModel, Weights, hf_weights, random_weights
 from tune_checkpoint import (
     CheckpointError,
     CheckpointNotFoundError,

@@ -9,9 +9,9 @@ import sentencepiece
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from meta_checkpoints import MetaModel, Weights, hf_weights, random_weights, write_meta
 from safetensors.torch import load_file
 
+from meta_checkpoints import MetaModel, Weights, hf_weights, random_weights, write_meta
 from tune_checkpoint import (
     CheckpointError,
     CorruptFileError,

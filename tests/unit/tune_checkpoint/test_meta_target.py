@@ -10,9 +10,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from meta_checkpoints import MetaModel, Weights, hf_weights, random_weights, write_meta
 from safetensors.torch import load_file, save_file
 
+from meta_checkpoints import MetaModel, Weights, hf_weights, random_weights, write_meta
 from tune_checkpoint import UnsupportedCheckpointError, convert, open_checkpoint, plan_conversion
 from tune_checkpoint.meta.ffn import feed_forward_size, find_multiple
 from tune_checkpoint.plan import Plan

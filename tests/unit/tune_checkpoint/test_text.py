@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from small_llama import (
     FEED_FORWARD,
     HEADS,
@@ -23,7 +24,6 @@ from small_llama import (
     small_weights,
     write_folder,
 )
-
 from tune_checkpoint._inspect import inspect
 from tune_checkpoint.facts import ModelSizes
 from tune_checkpoint.folding import fold

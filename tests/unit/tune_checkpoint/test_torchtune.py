@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from meta_checkpoints import MetaModel, Weights, hf_weights, random_weights
 from safetensors.torch import load_file
 
+from meta_checkpoints import MetaModel, Weights, hf_weights, random_weights
 from tune_checkpoint import CheckpointNotFoundError, CorruptFileError, UnsupportedCheckpointError, convert
 from tune_checkpoint import plan_conversion as plan
 from tune_checkpoint.kinds import detect_kind

@@ -16,8 +16,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
-from small_llama import CONFIG, VOCAB, small_weights, write_folder, write_index
 
+from small_llama import CONFIG, VOCAB, small_weights, write_folder, write_index
 from tune_checkpoint import CheckpointNotFoundError, UnsupportedCheckpointError
 from tune_checkpoint._verify import Verification, verify
 from tune_checkpoint.checks.values import BLOCK_BYTES, count_not_finite

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-from small_llama import CONFIG, HIDDEN, VOCAB, small_weights, write_folder
 
+from small_llama import CONFIG, HIDDEN, VOCAB, small_weights, write_folder
 from tune_checkpoint._verify import verify
 
 WriteLlama = Callable[..., Any]

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from small_llama import LAYERS, small_weights, write_folder
 
 WEIGHTS = small_weights()
