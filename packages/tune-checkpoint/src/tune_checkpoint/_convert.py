@@ -1,7 +1,6 @@
 """`plan_conversion` and `convert`. The module's name leaves `tune_checkpoint.convert` to the function."""
 
 import hashlib
-import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from tune_checkpoint.kinds import detect_kind
 from tune_checkpoint.layout import FileLayout, safetensors_layout
 from tune_checkpoint.plan import KINDS, TARGETS, Kind, Plan, Progress, SideFile, Target
 from tune_checkpoint.shards import DEFAULT_SHARD_BYTES, write_file
+from tune_checkpoint.threads import num_jobs
 
 Planner = Callable[[Path, str | None, Kind], Plan]
 
@@ -170,9 +170,7 @@ def convert(
     try:
         _check_output([src] if adapter is None else [src, Path(adapter)], output_dir, force)
         plan = plan_conversion(src, to=to, kind=kind, dtype=dtype, adapter=adapter, quant=quant)
-        weights = _carry_out(
-            plan, output_dir, force, max_shard_size, verify, jobs or min(8, os.cpu_count() or 1), progress
-        )
+        weights = _carry_out(plan, output_dir, force, max_shard_size, verify, num_jobs(jobs), progress)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         raise WriteFailedError(f"{output_dir}: could not be written: {error.strerror}{where}") from error

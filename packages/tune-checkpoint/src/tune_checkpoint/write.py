@@ -3,8 +3,7 @@
 import errno
 import os
 import zlib
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Event, Lock
 
@@ -17,6 +16,7 @@ from tune_checkpoint.layout import FileLayout, Placed
 from tune_checkpoint.plan import Progress, TensorSlice
 from tune_checkpoint.shards import write_file
 from tune_checkpoint.sources import Sources
+from tune_checkpoint.threads import do_all
 
 FLUSH_BYTES = 1 << 26
 """Bytes after which the system is asked to begin writing them to the disk."""
@@ -69,12 +69,12 @@ def write_layout(
         The checksums; none of a file that was not `checked`.
     """
     sums = _load_record(folder)
-    with Sources() as sources, ThreadPoolExecutor(jobs) as pool:
+    with Sources() as sources:
         for file in files:
             if _is_finished(file, folder, sums, checked=checked):
                 meter.add(sum(placed.tensor.nbytes for placed in file.tensors))
                 continue
-            sums[file.name] = _write_file(file, folder, sources, pool, meter, checked=checked)
+            sums[file.name] = _write_file(file, folder, sources, meter, jobs=jobs, checked=checked)
             _save_record(folder, sums)
     return sums
 
@@ -86,7 +86,7 @@ def check_written(files: Sequence[FileLayout], folder: Path, sums: Sums, meter: 
         VerificationError: they differ.
     """
     written = [(file.name, _written(folder / file.name, placed)) for file in files for placed in file.tensors]
-    with Sources() as sources, ThreadPoolExecutor(jobs) as pool:
+    with Sources() as sources:
         for name in dict(written):  # else memory answers, and not the disk
             if hasattr(os, "posix_fadvise"):
                 os.posix_fadvise(sources.descriptor(str(folder / name)), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -94,7 +94,7 @@ def check_written(files: Sequence[FileLayout], folder: Path, sums: Sums, meter: 
             lambda tensor=tensor, crc=sums[name][tensor.name]: _check_tensor(tensor, crc, sources, meter)
             for name, tensor in written
         ]
-        _all(pool, meter, tasks)
+        do_all(tasks, jobs, meter.stop)
 
 
 def forget_record(folder: Path) -> None:
@@ -114,7 +114,7 @@ def _is_finished(file: FileLayout, folder: Path, sums: Sums, *, checked: bool) -
 
 
 def _write_file(
-    file: FileLayout, folder: Path, sources: Sources, pool: ThreadPoolExecutor, meter: Meter, *, checked: bool
+    file: FileLayout, folder: Path, sources: Sources, meter: Meter, *, jobs: int, checked: bool
 ) -> dict[str, int]:
     path = folder / file.name
     partial = path.with_name(f"{path.name}.partial")
@@ -124,14 +124,11 @@ def _write_file(
         os.ftruncate(descriptor, file.size)
         for offset, content in file.pieces:
             _write_at(descriptor, memoryview(content), offset)
-        crcs = _all(
-            pool,
-            meter,
-            [
-                lambda placed=placed: _write_tensor(descriptor, placed, sources, meter, checked=checked)
-                for placed in file.tensors
-            ],
-        )
+        tasks = [
+            lambda placed=placed: _write_tensor(descriptor, placed, sources, meter, checked=checked)
+            for placed in file.tensors
+        ]
+        crcs = do_all(tasks, jobs, meter.stop)
         for offset, content in file.finish(crcs) if file.finish else ():
             _write_at(descriptor, memoryview(content), offset)
         os.fsync(descriptor)
@@ -142,23 +139,6 @@ def _write_file(
     sync(folder)
     names = [placed.tensor.name for placed in file.tensors]
     return dict(zip(names, crcs, strict=True)) if checked else {}
-
-
-def _all(pool: ThreadPoolExecutor, meter: Meter, tasks: list[Callable[[], int]]) -> list[int]:
-    """Do all tasks and return their results; the first error ends the others."""
-    futures = [pool.submit(task) for task in tasks]
-    try:
-        wait(futures, return_when=FIRST_EXCEPTION)
-        failed = [error for future in futures if future.done() and (error := future.exception())]
-        for error in failed:
-            raise error
-        return [future.result() for future in futures]
-    except BaseException:
-        meter.stop.set()
-        for future in futures:
-            future.cancel()
-        wait(futures)
-        raise
 
 
 def _write_tensor(descriptor: int, placed: Placed, sources: Sources, meter: Meter, *, checked: bool) -> int:
