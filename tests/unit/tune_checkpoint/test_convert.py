@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from tune_checkpoint import (
     CorruptFileError,
+    ReadFailedError,
     VerificationError,
     WriteFailedError,
     convert,
@@ -182,3 +183,10 @@ def test_too_little_room_is_told_before_anything_is_written(tmp_path: Path):
     with pytest.raises(WriteFailedError, match=r"out: the weights take 8,796,093.0 MB, .* MB are missing"):
         convert(path, tmp_path / "out")
     assert {entry.name for entry in tmp_path.iterdir()} == {"model.safetensors"}
+
+
+def test_a_companion_that_cannot_be_read_is_named(folder: Path, tmp_path: Path):
+    (folder / "merges.txt").symlink_to("/proc/self/mem")  # not even root can read it from its start
+    with pytest.raises(ReadFailedError, match=r"merges.txt: cannot be read: Input/output error"):
+        convert(folder, tmp_path / "out")
+    assert {path.name for path in tmp_path.iterdir()} == {"model"}

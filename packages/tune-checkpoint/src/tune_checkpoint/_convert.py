@@ -12,7 +12,12 @@ from msgspec import Struct
 
 from tune_checkpoint.atomic import atomic_folder, check_free
 from tune_checkpoint.dtypes import CLI_DTYPES
-from tune_checkpoint.errors import CheckpointNotFoundError, OutputExistsError, WriteFailedError
+from tune_checkpoint.errors import (
+    CheckpointNotFoundError,
+    OutputExistsError,
+    ReadFailedError,
+    WriteFailedError,
+)
 from tune_checkpoint.kinds import detect_kind
 from tune_checkpoint.layout import FileLayout, safetensors_layout
 from tune_checkpoint.plan import KINDS, TARGETS, Kind, Plan, Progress, SideFile, Target
@@ -93,6 +98,7 @@ def plan_conversion(
         CheckpointNotFoundError: nothing is at `src`.
         CorruptFileError: a file breaks its format.
         UnsupportedCheckpointError: it is of no kind that can be converted.
+        ReadFailedError: the system refused to read it.
         ValueError: an argument has none of the values that it may have.
     """
     if dtype is not None and dtype not in CLI_DTYPES:
@@ -103,9 +109,17 @@ def plan_conversion(
         raise ValueError(f"to={to!r}: one of {', '.join(TARGETS)}")
     if quant is not None and to != "gguf":
         raise ValueError(f"quant={quant!r}: only a GGUF file is quantised (to='gguf')")
-    src, type_name = Path(src), CLI_DTYPES[dtype] if dtype else None
+    try:
+        return _planned(Path(src), to, kind, CLI_DTYPES[dtype] if dtype else None, adapter, quant)
+    except OSError as error:
+        raise ReadFailedError(f"{error.filename or src}: cannot be read: {error.strerror}") from error
+
+
+def _planned(
+    src: Path, to: Target, kind: Kind | None, dtype: str | None, adapter: Path | str | None, quant: str | None
+) -> Plan:
     kind = kind or detect_kind(src)
-    plan = _found(PLANNERS[kind])(src, type_name, kind)
+    plan = _found(PLANNERS[kind])(src, dtype, kind)
     if adapter is not None:
         from tune_checkpoint.peft.planner import with_adapter
 

@@ -9,7 +9,7 @@ from tune_checkpoint.checkpoint import read_tensors
 from tune_checkpoint.dtypes import TORCH_NAMES
 from tune_checkpoint.errors import CorruptFileError, UnsupportedCheckpointError
 from tune_checkpoint.plan import Kind, Plan, SideFile, TensorSlice
-from tune_checkpoint.planning import is_object, json_file, planned
+from tune_checkpoint.planning import copied_file, is_object, json_file, planned
 
 CONFIG = "config.json"
 SIDE_SUFFIXES = (".json", ".jinja", ".model", ".txt", ".md", ".py", ".tiktoken")
@@ -98,14 +98,14 @@ def companions(
     if not config:
         warnings.append(f"{CONFIG}: none in {folder}; without it no library can load the model")
     elif dtype is None:
-        files.append(SideFile(CONFIG, (folder / CONFIG).read_bytes()))
+        files.append(copied_file(folder / CONFIG))
     else:
         name = TORCH_NAMES[dtype]
         named = {key: name for key in ("torch_dtype", "dtype") if key in config} or {"torch_dtype": name}
         files.append(json_file(CONFIG, config | named))
     for entry in sorted(folder.iterdir()):
         if entry.name != CONFIG and _is_companion(entry):
-            files.append(SideFile(entry.name, entry.read_bytes()))
+            files.append(copied_file(entry))
     names = {file.name for file in files}
     if not names & {"tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model"}:
         warnings.append(

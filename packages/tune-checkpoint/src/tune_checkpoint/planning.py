@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
 from tune_checkpoint.dtypes import FLOATS
+from tune_checkpoint.errors import ReadFailedError
 from tune_checkpoint.gguf.types import BLOCKS
 from tune_checkpoint.plan import Cast, Dequantise, Op, SideFile, TensorPlan, TensorSlice
 
@@ -54,3 +56,15 @@ def is_object(value: Any) -> TypeGuard[dict[str, Any]]:
 def json_file(name: str, value: dict[str, Any]) -> SideFile:
     """A small file of JSON that people can read."""
     return SideFile(name, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def copied_file(path: Path) -> SideFile:
+    """A small file as it stands.
+
+    Raises:
+        ReadFailedError: the system cannot read it.
+    """
+    try:
+        return SideFile(path.name, path.read_bytes())
+    except OSError as error:
+        raise ReadFailedError(f"{path}: cannot be read: {error.strerror}") from error
