@@ -1,6 +1,5 @@
 """GGUF files that are written here, run by llama.cpp and transformers, against the folders they are from."""
 
-import io
 import json
 import subprocess
 import sys
@@ -10,8 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from llama_cpp_server import LlamaCpp
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -23,6 +21,8 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from llama_cpp_server import ask_llama_cpp
+from tokenizer_samples import LEADING_SPACES, QWEN2_SPLIT, TEXTS, byte_level, write_sentencepiece
 from tune_checkpoint import convert, open_checkpoint
 from tune_checkpoint.tokenizers.files import tokenizer_files_from
 from tune_checkpoint.tokenizers.splits import LLAMA3_SPLIT, TEKKEN_SPLIT
@@ -63,63 +63,6 @@ MODELS = {
 }
 IDS = [(7 * place * place + 3 * place) % VOCAB for place in range(100)]
 
-CORPUS = [
-    "the quick brown fox jumps over the lazy dog", "don't say it's 12345 or 12", "Grüße aus 東京",
-    "a  b\n\n c", "def f(x):\n    return x + 1", "über naïve café", "Привет, мир",
-] * 9  # fmt: skip
-TEXTS = [
-    "the quick brown fox", " lead", "  two", "    x", "the  quick\n\nfox ", "don't 12345 6", "DON'T",
-    "Grüße, 世界 🎉", "\tx = 42;\r\n", "<|user|>hi<|end|>", "naïve café\u0301", "x" * 40, "\n\n\n", "a    b",
-    "e\u0301 ﬁ ½ ²³", "مرحبا بالعالم", "नमस्ते", "안녕하세요", "👩\u200d👧🏳\ufe0f\u200d🌈", "\x01\x7f",
-    "1,000,000 3.14", "def g(y):\n\treturn y  # done\n\n\n", "[PAD300]", "¡é¿", "<|end|><|end|>",
-]  # fmt: skip
-QWEN2_SPLIT = LLAMA3_SPLIT.replace("{1,3}", "")
-
-
-@pytest.fixture(scope="module")
-def llama_cpp() -> LlamaCpp:
-    try:
-        return LlamaCpp()
-    except OSError as error:
-        pytest.skip(str(error))
-
-
-def byte_level(split: str | None) -> Tokenizer:
-    tokenizer = Tokenizer(models.BPE(ignore_merges=split in (LLAMA3_SPLIT, TEKKEN_SPLIT)))
-    steps: list[Any] = [pre_tokenizers.Split(Regex(split), "isolated")] if split else []
-    steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=split is None))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCAB - 30,  # the other rows of the embedding have no token
-        special_tokens=["<|end|>", "<|user|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(CORPUS, trainer)
-    return tokenizer
-
-
-def add_sentencepiece(folder: Path) -> None:
-    """Tokenizer files with Llama 2's settings."""
-    sentencepiece = pytest.importorskip("sentencepiece")
-    content = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(CORPUS),
-        model_writer=content,
-        vocab_size=VOCAB,
-        model_type="bpe",
-        byte_fallback=True,
-        split_digits=True,
-        normalization_rule_name="identity",
-        remove_extra_whitespaces=False,
-        allow_whitespace_only_pieces=True,
-        minloglevel=2,
-    )
-    (folder / "tokenizer.model").write_bytes(content.getvalue())
-    for file in tokenizer_files_from(folder / "tokenizer.model").files:
-        (folder / file.name).write_bytes(file.content)
-
 
 def make_folder(kind: str, folder: Path, split: str | None = LLAMA3_SPLIT) -> Any:
     """Save a small random model with a tokenizer; return the model."""
@@ -129,7 +72,8 @@ def make_folder(kind: str, folder: Path, split: str | None = LLAMA3_SPLIT) -> An
         if name.endswith("bias") or "norm" in name:  # all zeros or ones otherwise
             parameter.data += torch.randn_like(parameter) * 0.2
     model.save_pretrained(folder)
-    (folder / "tokenizer.json").write_text(byte_level(split).to_str(), encoding="utf-8")
+    tokenizer = byte_level(split, VOCAB - 30)  # the other rows of the embedding have no token
+    (folder / "tokenizer.json").write_text(tokenizer.to_str(), encoding="utf-8")
     (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|end|>"}))
     return model
 
@@ -140,7 +84,7 @@ def file_of(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_llama_cpp_computes_what_transformers_does(llama_cpp: LlamaCpp, tmp_path: Path, kind: str):
+def test_llama_cpp_computes_what_transformers_does(tmp_path: Path, kind: str):
     model = make_folder(kind, tmp_path / "hf")
     convert(tmp_path / "hf", tmp_path / "out", to="gguf", quant="f32")
     with torch.no_grad():
@@ -152,7 +96,7 @@ def test_llama_cpp_computes_what_transformers_does(llama_cpp: LlamaCpp, tmp_path
     expected = expected_SV[length - 1]
     # A negative temperature gives the probabilities of all tokens, not of those that may be drawn.
     request = {"prompt": IDS[:length], "n_predict": 1, "n_probs": 50, "temperature": -1}
-    (answer,) = llama_cpp.ask(file_of(tmp_path / "out"), ("/completion", request))
+    (answer,) = ask_llama_cpp(file_of(tmp_path / "out"), ("/completion", request))
     best = answer["completion_probabilities"][0]["top_logprobs"]
     assert [token["id"] for token in best[:5]] == expected.topk(5).indices.tolist()
     found = torch.tensor([token["logprob"] for token in best])
@@ -160,20 +104,20 @@ def test_llama_cpp_computes_what_transformers_does(llama_cpp: LlamaCpp, tmp_path
 
 
 @pytest.mark.parametrize("split", [None, LLAMA3_SPLIT, TEKKEN_SPLIT, QWEN2_SPLIT, "sentencepiece"])
-def test_llama_cpp_splits_text_as_the_folders_tokenizer_does(
-    llama_cpp: LlamaCpp, tmp_path: Path, split: str | None
-):
+def test_llama_cpp_splits_text_as_the_folders_tokenizer_does(tmp_path: Path, split: str | None):
     folder = tmp_path / "hf"
     make_folder("llama", folder, None if split == "sentencepiece" else split)
     if split == "sentencepiece":
-        add_sentencepiece(folder)
+        for file in tokenizer_files_from(write_sentencepiece(folder / "tokenizer.model", VOCAB)).files:
+            (folder / file.name).write_bytes(file.content)
     convert(folder, tmp_path / "out", to="gguf", quant="f16")
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    texts = [*TEXTS, *LEADING_SPACES]
     requests = [
-        ("/tokenize", {"content": text, "add_special": True, "parse_special": True}) for text in TEXTS
+        ("/tokenize", {"content": text, "add_special": True, "parse_special": True}) for text in texts
     ]
-    answers = llama_cpp.ask(file_of(tmp_path / "out"), *requests)
-    for text, answer in zip(TEXTS, answers, strict=True):
+    answers = ask_llama_cpp(file_of(tmp_path / "out"), *requests)
+    for text, answer in zip(texts, answers, strict=True):
         assert answer["tokens"] == tokenizer.encode(text).ids, repr(text)
 
 
@@ -208,9 +152,9 @@ def smollm2_q8(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     file_of(folder).unlink()
 
 
-def test_smollm2_answers_in_llama_cpp(llama_cpp: LlamaCpp, smollm2_q8: Path):
+def test_smollm2_answers_in_llama_cpp(smollm2_q8: Path):
     request = {"prompt": "The capital of France is", "temperature": 0, "n_predict": 4}
-    (answer,) = llama_cpp.ask(smollm2_q8, ("/completion", request))
+    (answer,) = ask_llama_cpp(smollm2_q8, ("/completion", request))
     assert "Paris" in answer["content"]
 
 

@@ -12,6 +12,12 @@ from gguf import GGMLQuantizationType
 
 HIDDEN, HEADS, KV_HEADS, HEAD_DIM, FEED_FORWARD, LAYERS, VOCAB = 64, 4, 2, 16, 96, 2, 300
 
+READ_ONLY = {
+    "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS",
+    "IQ3_S", "IQ4_NL", "IQ4_XS",
+}  # fmt: skip
+"""Types that the gguf package cannot write: rows of whole blocks get random bytes."""
+
 Tensors = dict[str, np.ndarray]
 
 
@@ -36,7 +42,8 @@ class LlamaFile:
     split_max_tensors: int = 0
     """Tensors in one part, at most; 0 for a single file. Parts get their numbers after `path`'s stem."""
     tensors: Tensors = field(default_factory=dict)
-    """Filled when the file is written: Hugging Face name -> float32 weights before quantisation."""
+    """Filled when the file is written: Hugging Face name -> float32 weights before quantisation, or what the
+    blocks of a READ_ONLY type stand for."""
 
 
 @pytest.fixture
@@ -85,8 +92,11 @@ def _write(file: LlamaFile) -> None:
     for name, hf_name, weights in _weights(file):
         if name in file.drop:
             continue
+        if file.quant in READ_ONLY and _is_of_blocks(weights, file.quant):
+            weights = _add_made_up(writer, name, weights.shape, file.quant)
+        else:
+            _add_tensor(writer, name, weights, file.quant)
         file.tensors[hf_name] = weights
-        _add_tensor(writer, name, weights, file.quant)
     for name, weights in file.extra.items():
         _add_tensor(writer, name, weights, "F32")
     writer.write_header_to_file()
@@ -111,9 +121,28 @@ def _add_metadata(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
 def _add_tensor(writer: gguf.GGUFWriter, name: str, weights: np.ndarray, quant: str) -> None:
     if ".attn_q." in name or ".attn_k." in name:
         weights = permute_like_llama_cpp(weights, HEADS if ".attn_q." in name else KV_HEADS)
-    # llama.cpp keeps vectors in F32 whatever the file's type.
-    kind = GGMLQuantizationType[quant if weights.ndim > 1 else "F32"]
+    # Vectors are F32 whatever the file's type, and so here are rows that do not divide into blocks.
+    kind = GGMLQuantizationType[quant if _is_of_blocks(weights, quant) else "F32"]
     writer.add_tensor(name, np.ascontiguousarray(gguf.quantize(weights, kind)), raw_dtype=kind)
+
+
+def _is_of_blocks(weights: np.ndarray, quant: str) -> bool:
+    elements, _ = gguf.GGML_QUANT_SIZES[GGMLQuantizationType[quant]]
+    return weights.ndim > 1 and weights.shape[1] % elements == 0
+
+
+def _add_made_up(writer: gguf.GGUFWriter, name: str, shape: tuple[int, ...], quant: str) -> np.ndarray:
+    """Add blocks of random bytes, and give what they stand for, in Hugging Face's order."""
+    kind = GGMLQuantizationType[quant]
+    elements, num_bytes = gguf.GGML_QUANT_SIZES[kind]
+    rng = np.random.default_rng(len(name))
+    blocks = rng.integers(0, 256, (shape[0], shape[1] // elements * num_bytes), np.uint8)
+    writer.add_tensor(name, blocks, raw_dtype=kind)
+    weights = gguf.dequantize(blocks, kind)
+    if ".attn_q." in name or ".attn_k." in name:
+        heads = HEADS if ".attn_q." in name else KV_HEADS
+        weights = weights.reshape(heads, -1, 2, shape[1]).swapaxes(1, 2).reshape(shape)
+    return weights
 
 
 def _weights(file: LlamaFile) -> list[tuple[str, str, np.ndarray]]:

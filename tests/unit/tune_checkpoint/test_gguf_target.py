@@ -1,6 +1,5 @@
 """GGUF files made from Hugging Face folders, held against what the gguf package writes and quantises."""
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,17 +12,11 @@ import msgspec
 import numpy as np
 import pytest
 from gguf import GGMLQuantizationType
+from gguf_samples import LLAMA3, contents, fields, read_file, write_hf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.numpy import load_file, save_file
 
-from tune_checkpoint import (
-    CorruptFileError,
-    UnsupportedCheckpointError,
-    convert,
-    open_checkpoint,
-    plan_conversion,
-)
+from tune_checkpoint import convert, open_checkpoint, plan_conversion
 from tune_checkpoint.gguf import encode
 from tune_checkpoint.gguf.reader import read_gguf_header
 from tune_checkpoint.gguf.rope import llama3_factors
@@ -32,51 +25,6 @@ from tune_checkpoint.gguf.types import BLOCKS, QUANTISABLE
 from tune_checkpoint.mapped import MappedFile
 
 WriteLlama = Callable[..., Any]
-
-CONFIG = {
-    "architectures": ["LlamaForCausalLM"],
-    "model_type": "llama",
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
-    "max_position_embeddings": 512,
-    "rms_norm_eps": 1e-5,
-    "rope_theta": 50000,
-    "tie_word_embeddings": True,
-}
-LLAMA3 = {
-    "rope_type": "llama3",
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 8192,
-}
-NUMPY = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
-
-
-def write_hf(folder: Path, tensors: dict[str, np.ndarray], dtype: str = "F32", **config: Any) -> Path:
-    """A Hugging Face folder with these weights, written by the safetensors package."""
-    folder.mkdir()
-    cast = {name: weights.astype(NUMPY[dtype]) for name, weights in tensors.items()}
-    save_file(cast, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps(CONFIG | config))
-    return folder
-
-
-def read_file(path: Path) -> gguf.GGUFReader:
-    """A GGUF file, or the one in a folder."""
-    return gguf.GGUFReader(next(path.glob("*.gguf")) if path.is_dir() else path)
-
-
-def contents(reader: gguf.GGUFReader) -> dict[str, tuple[str, list[int], bytes]]:
-    return {t.name: (t.tensor_type.name, t.shape.tolist(), t.data.tobytes()) for t in reader.tensors}
-
-
-def fields(reader: gguf.GGUFReader) -> dict[str, Any]:
-    return {name: field.contents() for name, field in reader.fields.items() if not name.startswith("GGUF.")}
 
 
 def in_pairs(weights: np.ndarray, heads: int) -> np.ndarray:
@@ -293,90 +241,6 @@ def test_plan_serialises(write_llama: WriteLlama, tmp_path: Path):
     source = write_hf(tmp_path / "hf", write_llama().tensors, rope_scaling=LLAMA3)
     plan = plan_conversion(source, to="gguf", quant="q5_1")
     assert msgspec.json.decode(msgspec.json.encode(plan), type=type(plan)) == plan
-
-
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        ({"architectures": ["GemmaForCausalLM"]}, "GemmaForCausalLM cannot be written .*these can: Llama"),
-        ({"architectures": None, "model_type": "bert"}, "config.json: bert cannot be written"),
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "rotary scaling of type 'yarn'"),
-        ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
-        ({"partial_rotary_factor": 0.5}, "rotated in part"),
-        (
-            {"architectures": ["Qwen2ForCausalLM"], "sliding_window": 9, "use_sliding_window": True},
-            "use_sliding_window",
-        ),
-        ({"num_hidden_layers": 1}, r"are no part of a LlamaForCausalLM \(model.layers.1"),
-    ],
-)
-def test_what_gguf_has_no_place_for_is_refused_by_name(
-    write_llama: WriteLlama, tmp_path: Path, config: dict[str, Any], message: str
-):
-    source = write_hf(tmp_path / "hf", write_llama().tensors, **config)
-    with pytest.raises(UnsupportedCheckpointError, match=message) as caught:
-        plan_conversion(source, to="gguf")
-    assert str(source) in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        ({"hidden_size": 0}, r"config.json: .*hidden_size"),
-        (
-            {"hidden_size": 32},
-            r"embed_tokens.weight' has shape \[300, 64\]; config.json makes it \[300, 32\]",
-        ),
-        ({"num_hidden_layers": 3}, "'model.layers.2.input_layernorm.weight' is missing"),
-        ({"num_hidden_layers": 10**9}, "states 1000000000 layers"),
-        ({"num_key_value_heads": 3}, "4 query heads do not share 3"),
-        ({"tie_word_embeddings": False}, "'lm_head.weight' is missing"),
-        ({"rope_scaling": LLAMA3 | {"factor": None}}, "llama3 rotary scaling takes factor"),
-        ({"rope_scaling": LLAMA3 | {"high_freq_factor": 1.0}}, "low_freq_factor < high_freq_factor"),
-        ({"rope_scaling": {"rope_type": "llama3"}}, "llama3 rotary scaling takes factor"),
-        ({"rms_norm_eps": "small"}, "rms_norm_eps"),
-    ],
-)
-def test_contradictions_are_named(
-    write_llama: WriteLlama, tmp_path: Path, config: dict[str, Any], message: str
-):
-    source = write_hf(tmp_path / "hf", write_llama().tensors, **config)
-    with pytest.raises(CorruptFileError, match=message) as caught:
-        plan_conversion(source, to="gguf")
-    assert str(source) in str(caught.value)
-
-
-def test_folder_without_a_config_and_foreign_types_are_refused(write_llama: WriteLlama, tmp_path: Path):
-    source = write_hf(tmp_path / "hf", write_llama().tensors)
-    (source / "config.json").unlink()
-    with pytest.raises(UnsupportedCheckpointError, match=r"no config.json.*copy it from"):
-        plan_conversion(source, to="gguf")
-    tensors = load_file(source / "model.safetensors")
-    name = "model.layers.0.mlp.up_proj.weight"
-    save_file(tensors | {name: tensors[name].astype(np.int8)}, source / "model.safetensors")
-    (source / "config.json").write_text(json.dumps(CONFIG))
-    with pytest.raises(UnsupportedCheckpointError, match=rf"'{name}' is stored as I8"):
-        plan_conversion(source, to="gguf")
-    with pytest.raises(ValueError, match=r"quant 'q4_k': one of f32, .*q4_0"):
-        plan_conversion(source, to="gguf", quant="q4_k")
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("-inf"), 1e6])
-def test_values_that_blocks_cannot_hold_are_refused(write_llama: WriteLlama, tmp_path: Path, value: float):
-    tensors = write_llama().tensors
-    tensors["model.layers.1.mlp.up_proj.weight"][3, 5] = value
-    source = write_hf(tmp_path / "hf", tensors)
-    with pytest.raises(UnsupportedCheckpointError, match=r"1.mlp.up_proj.weight' holds NaN or values beyond"):
-        convert(source, tmp_path / "out", to="gguf", quant="q8_0")
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("quant", ["q4_0", "q4_1", "q5_0", "q5_1", "q8_0"])
-def test_tiny_values_become_zeros_without_a_word(write_llama: WriteLlama, tmp_path: Path, quant: str):
-    tensors = {name: np.full_like(weights, 1e-40) for name, weights in write_llama().tensors.items()}
-    convert(write_hf(tmp_path / "hf", tensors), tmp_path / "out", to="gguf", quant=quant)
-    (path,) = (tmp_path / "out").iterdir()
-    assert not open_checkpoint(path)["token_embd.weight"].numpy().any()
 
 
 VALUES = st.one_of(

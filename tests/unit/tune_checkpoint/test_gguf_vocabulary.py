@@ -1,6 +1,5 @@
 """Tokenizers that go into a GGUF file and back, held against the tokenizers and sentencepiece libraries."""
 
-import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,81 +9,19 @@ import gguf
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tokenizers import (
-    AddedToken,
-    Regex,
-    Tokenizer,
-    decoders,
-    models,
-    normalizers,
-    pre_tokenizers,
-    processors,
-    trainers,
-)
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers.tokenization_utils_base import generate_merges
 
+from tokenizer_samples import LEADING_SPACES, QWEN2_SPLIT, TEXTS, byte_level, write_sentencepiece
 from tune_checkpoint import CheckpointError, CorruptFileError, convert, plan_conversion
 from tune_checkpoint.gguf.scores import scores_from_merges
 from tune_checkpoint.gguf.vocabulary import SPLIT_NAMES
+from tune_checkpoint.tokenizers.files import tokenizer_files_from
 from tune_checkpoint.tokenizers.splits import LLAMA3_SPLIT, TEKKEN_SPLIT
 
 WriteLlama = Callable[..., Any]
 
-CORPUS = [
-    "the quick brown fox jumps over the lazy dog", "don't say it's 12345 or 12", "Grüße aus 東京",
-    "a  b\n\n c", "def f(x):\n    return x + 1", "über naïve café", "Привет, мир",
-] * 9  # fmt: skip
-TEXTS = [
-    "the quick brown fox", "the  quick\n\nfox ", "don't 12345 6", "DON'T", "Grüße, 世界 🎉", "\tx = 42;\r\n",
-    "<|user|>hi<|end|>", "a<tool>b", "naïve café\u0301", "x" * 40, "", "\n\n\n", "a    b", "e\u0301 ﬁ ½ ²³",
-    "مرحبا بالعالم", "नमस्ते", "안녕하세요", "👩\u200d👧🏳\ufe0f\u200d🌈", "\x00\x01\x7f", "1,000,000 3.14",
-    "def g(y):\n\treturn y  # done\n\n\n", "[PAD300]", "¡é¿", "<|end|><|end|>", "\u2581x",
-]  # fmt: skip
-SPECIALS = ["<|end|>", "<|user|>"]
-QWEN2_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 SIZE = 320
-
-
-def byte_level(split: str | None) -> Tokenizer:
-    """A trained tokenizer over bytes, with a special and a plain added token."""
-    tokenizer = Tokenizer(models.BPE(ignore_merges=split in (LLAMA3_SPLIT, TEKKEN_SPLIT)))
-    steps: list[Any] = [pre_tokenizers.Split(Regex(split), "isolated")] if split else []
-    steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=split is None))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=SIZE - 1,
-        special_tokens=SPECIALS,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(CORPUS, trainer)
-    tokenizer.add_tokens([AddedToken("<tool>", normalized=False)])
-    return tokenizer
-
-
-def sentencepiece_file(path: Path) -> Path:
-    """A trained SentencePiece model, with Llama 2's settings."""
-    import sentencepiece
-
-    content = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(CORPUS),
-        model_writer=content,
-        vocab_size=400,
-        model_type="bpe",
-        byte_fallback=True,
-        split_digits=True,
-        normalization_rule_name="identity",
-        remove_extra_whitespaces=False,
-        allow_whitespace_only_pieces=True,
-        minloglevel=2,
-    )
-    path.write_bytes(content.getvalue())
-    return path
 
 
 class Folder:
@@ -118,7 +55,7 @@ def folder(write_llama: WriteLlama, tmp_path: Path) -> Folder:
     return Folder(write_llama, tmp_path, SIZE)
 
 
-def assert_same_ids(made: Tokenizer, original: Tokenizer, texts: list[str] = TEXTS) -> None:
+def assert_same_ids(made: Tokenizer, original: Tokenizer, texts: list[str]) -> None:
     for text in texts:
         ids = original.encode(text, add_special_tokens=False).ids
         assert made.encode(text, add_special_tokens=False).ids == ids, repr(text)
@@ -129,21 +66,21 @@ def assert_same_ids(made: Tokenizer, original: Tokenizer, texts: list[str] = TEX
     ("split", "name"), [(None, "gpt-2"), (LLAMA3_SPLIT, "llama-bpe"), (TEKKEN_SPLIT, "tekken")]
 )
 def test_byte_level_ids_survive_the_way_there_and_back(folder: Folder, split: str | None, name: str):
-    original = byte_level(split)
+    original = byte_level(split, SIZE)
     folder.add(tokenizer=json.loads(original.to_str()), tokenizer_config={"eos_token": "<|end|>"})
     found, warnings = folder.to_gguf()
     assert (found["model"], found["pre"], found["eos_token_id"]) == ("gpt2", name, 0)
     assert found["tokens"] == [original.id_to_token(index) for index in range(SIZE)]
     assert found["token_type"] == [3, 3, *[1] * (SIZE - 3), 4]
     assert warnings == ()
-    assert_same_ids(folder.back(), original)
+    assert_same_ids(folder.back(), original, [*TEXTS, *LEADING_SPACES, "", "\x00"])
 
 
 def test_other_ways_to_split_get_their_name(folder: Folder):
     digits = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
-    tokenizer = byte_level(QWEN2_SPLIT)
+    tokenizer = byte_level(QWEN2_SPLIT, SIZE)
     tokenizer.normalizer = normalizers.NFC()
     for made, name in ((tokenizer.pre_tokenizer, "qwen2"), (digits, "smollm")):
         tokenizer.pre_tokenizer = made
@@ -163,7 +100,7 @@ def test_other_ways_to_split_get_their_name(folder: Folder):
     ],
 )
 def test_unknown_way_to_split_is_warned_of(folder: Folder, steps: list[Any]):
-    tokenizer = byte_level(None)
+    tokenizer = byte_level(None, SIZE)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
     folder.add(tokenizer=json.loads(tokenizer.to_str()))
     found, warnings = folder.to_gguf()
@@ -172,11 +109,8 @@ def test_unknown_way_to_split_is_warned_of(folder: Folder, steps: list[Any]):
 
 
 def test_sentencepiece_model_survives_the_way_there_and_back(write_llama: WriteLlama, tmp_path: Path):
-    pytest.importorskip("sentencepiece")
-    from tune_checkpoint.tokenizers.files import tokenizer_files_from
-
     folder = Folder(write_llama, tmp_path, 400)
-    path = sentencepiece_file(tmp_path / "tokenizer.model")
+    path = write_sentencepiece(tmp_path / "tokenizer.model", 400)
     for file in tokenizer_files_from(path).files:
         (folder.path / file.name).write_bytes(file.content)
     found, warnings = folder.to_gguf()
@@ -188,7 +122,19 @@ def test_sentencepiece_model_survives_the_way_there_and_back(write_llama: WriteL
     assert_same_order_as_sentencepiece(path, found)
     original = Tokenizer.from_file(str(folder.path / "tokenizer.json"))
     # A leading space is taken for the prefix; transformers reads the file in the same way.
-    assert_same_ids(folder.back(), original, [text for text in TEXTS if text[:1] not in (" ", "\u2581")])
+    assert_same_ids(folder.back(), original, TEXTS)
+
+
+def test_tokenizer_json_is_made_where_there_is_only_a_sentencepiece_model(
+    write_llama: WriteLlama, tmp_path: Path
+):
+    folder = Folder(write_llama, tmp_path, 400)
+    path = write_sentencepiece(folder.path / "tokenizer.model", 400)
+    folder.add(tokenizer_config={"bos_token": "<s>", "chat_template": "mine"})
+    found, warnings = folder.to_gguf()
+    assert not [warning for warning in warnings if warning.startswith("tokenizer.json")]
+    assert (found["chat_template"], found["bos_token_id"]) == ("mine", 1)
+    assert_same_order_as_sentencepiece(path, found)
 
 
 def assert_same_order_as_sentencepiece(path: Path, found: dict[str, Any]) -> None:
@@ -242,7 +188,7 @@ def test_merges_that_scores_cannot_stand_for_are_kept_beside_them(folder: Folder
 
 
 def test_rows_without_a_token_are_filled_and_tokens_without_a_row_left_out(folder: Folder):
-    content = json.loads(byte_level(None).to_str())
+    content = json.loads(byte_level(None, SIZE).to_str())
     content["added_tokens"].append(content["added_tokens"][0] | {"id": SIZE + 5, "content": "<beyond>"})
     last = "".join(content["model"]["merges"].pop())
     lost = content["model"]["vocab"].pop(last)
@@ -258,7 +204,7 @@ def test_rows_without_a_token_are_filled_and_tokens_without_a_row_left_out(folde
 
 
 def test_ends_and_special_tokens_are_taken_from_where_they_stand(folder: Folder):
-    tokenizer = byte_level(LLAMA3_SPLIT)
+    tokenizer = byte_level(LLAMA3_SPLIT, SIZE)
     tokenizer.add_special_tokens(["<|eom_id|>"])
     tokenizer.post_processor = processors.Sequence(
         [
@@ -298,7 +244,7 @@ def test_ends_and_special_tokens_are_taken_from_where_they_stand(folder: Folder)
 )
 def test_chat_template_of_the_tokenizer_config_is_taken(folder: Folder, template: Any, expected: str):
     folder.add(
-        tokenizer=json.loads(byte_level(None).to_str()),
+        tokenizer=json.loads(byte_level(None, SIZE).to_str()),
         tokenizer_config={"chat_template": template, "add_bos_token": True, "bos_token": "<|end|>"},
     )
     found, _ = folder.to_gguf()
