@@ -148,6 +148,17 @@ def test_embedding_gets_its_product_turned_over(weights: Arrays, merged: Callabl
     np.testing.assert_allclose(merged(tensors)[f"{EMBEDDING}.weight"], expected, atol=1e-5)
 
 
+def test_square_embedding_is_told_from_a_square_layer(tmp_path: Path):
+    square = normal(HIDDEN, HIDDEN)
+    base = write_base(tmp_path / "base", {f"{EMBEDDING}.weight": square, f"{QUERY}.weight": square})
+    a, b = normal(RANK, HIDDEN), normal(HIDDEN, RANK)
+    embedding = {f"{EMBEDDING}.lora_embedding_A": a, f"{EMBEDDING}.lora_embedding_B": b}
+    layer = {f"{QUERY}.lora_A.weight": a, f"{QUERY}.lora_B.weight": b}
+    result = made(plan_conversion(base, adapter=write_adapter(tmp_path / "adapter", embedding | layer)))
+    np.testing.assert_allclose(result[f"{EMBEDDING}.weight"], square + 1.5 * (b @ a).T, atol=1e-5)
+    np.testing.assert_allclose(result[f"{QUERY}.weight"], square + 1.5 * (b @ a), atol=1e-5)
+
+
 @pytest.mark.usefixtures("small_blocks")
 def test_embedding_with_dora_gets_columns_of_the_trained_lengths(merged: Callable[..., Arrays]):
     norms = 1 + normal(HIDDEN) ** 2

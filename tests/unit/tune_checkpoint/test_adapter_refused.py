@@ -288,6 +288,12 @@ def test_modules_that_add_nothing_are_warned_of(base: Path, tmp_path: Path):
     )
 
 
+def test_matrices_of_zeros_are_a_warning_where_something_else_was_trained(base: Path, tmp_path: Path):
+    adapter = write_adapter(tmp_path / "adapter", ZEROS | {f"{NORM}.weight": normal(HIDDEN)})
+    plan = plan_conversion(base, adapter=adapter)
+    assert "1 of 1 modules of the adapter add nothing" in plan.warnings[-1]
+
+
 def test_missing_files_are_named(base: Path, tmp_path: Path):
     for path, message in (
         (tmp_path / "absent", "absent: no such file or folder"),
