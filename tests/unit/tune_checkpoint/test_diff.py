@@ -15,9 +15,16 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from safetensors.numpy import save_file
 
+from meta_checkpoints import MetaModel, hf_weights, random_weights, write_meta
 from small_llama import CONFIG, LAYERS, Weights, small_weights, write_folder
-from tune_checkpoint import CheckpointNotFoundError, UnsupportedCheckpointError, convert
-from tune_checkpoint._diff import Difference, OnlyIn, TensorDifference, diff
+from tune_checkpoint import (
+    CheckpointNotFoundError,
+    Difference,
+    UnsupportedCheckpointError,
+    convert,
+    diff,
+)
+from tune_checkpoint._diff import OnlyIn, TensorDifference
 from tune_checkpoint.comparing import BLOCK_ELEMENTS
 from tune_checkpoint.text import difference_lines
 
@@ -173,6 +180,23 @@ def test_gguf_file_is_identical_to_what_it_is_converted_to(
     assert (embedding.dtype_a, embedding.dtype_b) == ("BF16" if quant == "BF16" else "F32", "F16")
     assert embedding.max_rel is not None
     assert embedding.max_rel <= 2**-11
+
+
+def test_parts_of_a_meta_checkpoint_are_compared_as_a_whole(tmp_path: Path):
+    model = MetaModel()
+    weights = random_weights(model)
+    write_meta(tmp_path / "two", model, weights, num_parts=2)
+    write_meta(tmp_path / "four", model, weights, num_parts=4)
+    assert diff(tmp_path / "two", tmp_path / "four").identical
+    expected = hf_weights(model, weights)
+    torch.save(expected, tmp_path / "hf.pt")
+    found = diff(tmp_path / "two", tmp_path / "hf.pt")
+    assert (found.identical, found.num_common) == (True, len(expected))
+    name = "model.layers.1.self_attn.q_proj.weight"
+    expected[name][0, 0] += 1
+    torch.save(expected, tmp_path / "hf.pt")
+    (tensor,) = diff(tmp_path / "four", tmp_path / "hf.pt").tensors
+    assert (tensor.name, tensor.num_different) == (name, 1)
 
 
 def test_two_gguf_files_are_compared_as_they_are(write_llama: WriteLlama, tmp_path: Path):

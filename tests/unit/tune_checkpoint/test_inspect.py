@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gguf
 import msgspec
@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
+from meta_checkpoints import MetaModel, random_weights, write_meta
 from small_llama import (
     CONFIG,
     FEED_FORWARD,
@@ -23,8 +24,14 @@ from small_llama import (
     small_weights,
     write_folder,
 )
-from tune_checkpoint import CheckpointNotFoundError, CorruptFileError, UnsupportedCheckpointError
-from tune_checkpoint._inspect import DtypeInfo, FileInfo, Inspection, TensorInfo, inspect
+from tune_checkpoint import (
+    CheckpointNotFoundError,
+    CorruptFileError,
+    Inspection,
+    UnsupportedCheckpointError,
+    inspect,
+)
+from tune_checkpoint._inspect import DtypeInfo, FileInfo, TensorInfo
 from tune_checkpoint.facts import ModelSizes
 from tune_checkpoint.text import inspection_lines
 
@@ -115,22 +122,22 @@ def test_gguf_file_is_described_as_the_gguf_package_reads_it(write_llama: WriteL
     assert sum(info.nbytes for info in found.dtypes) == found.nbytes
 
 
-def test_meta_shards_are_counted_together(tmp_path: Path):
-    for number in range(2):
-        shard = {
-            "tok_embeddings.weight": torch.zeros(VOCAB, HIDDEN // 2),
-            "layers.0.attention.wq.weight": torch.zeros(HIDDEN // 2, HIDDEN),
-            "norm.weight": torch.zeros(HIDDEN),
-            "rope.freqs": torch.zeros(4),
-        }
-        torch.save(shard, tmp_path / f"consolidated.{number:02d}.pth")
-    params = {"dim": HIDDEN, "n_layers": 1, "n_heads": HEADS, "vocab_size": -1, "norm_eps": 1e-5}
-    (tmp_path / "params.json").write_text(json.dumps(params))
-    found = inspect(tmp_path)
+@pytest.mark.parametrize("num_parts", [1, 2, 4])
+@pytest.mark.parametrize("is_tied", [True, False])
+@pytest.mark.parametrize("embedding", ["rows", "columns"])
+def test_parts_of_a_meta_checkpoint_are_counted_together(
+    tmp_path: Path, num_parts: int, is_tied: bool, embedding: Literal["rows", "columns"]
+):
+    model = MetaModel(n_kv_heads=4, is_tied=is_tied)
+    weights = random_weights(model)
+    found = inspect(write_meta(tmp_path, model, weights, num_parts, embedding))
     assert (found.kind, found.architecture, found.architecture_from) == ("meta", "Llama", "params.json")
-    assert found.num_parameters == VOCAB * HIDDEN + HIDDEN * HIDDEN + HIDDEN
-    assert found.sizes == ModelSizes(1, HIDDEN, None, HEADS, None, HIDDEN // HEADS)
-    assert [file.name for file in found.files][:2] == ["consolidated.00.pth", "consolidated.01.pth"]
+    is_shared = is_tied and embedding == "rows"  # split alike, they are one in each file
+    names = {name for name in weights if not (is_shared and name == "output.weight")}
+    assert found.num_parameters == sum(weights[name].numel() for name in names)
+    assert found.sizes == ModelSizes(2, 64, 256, 8, 4, 8, 96)
+    files = [file.name for file in found.files if file.num_tensors]
+    assert files == [f"consolidated.{part:02}.pth" for part in range(num_parts)]
 
 
 def test_litgpt_folder_takes_its_sizes_from_its_yaml(tmp_path: Path):

@@ -24,7 +24,7 @@ from small_llama import (
     small_weights,
     write_folder,
 )
-from tune_checkpoint._inspect import inspect
+from tune_checkpoint import inspect
 from tune_checkpoint.facts import ModelSizes
 from tune_checkpoint.folding import fold
 from tune_checkpoint.text import count_text, inspection_lines, size_text

@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from small_llama import CONFIG, VOCAB, small_weights, write_folder, write_index
-from tune_checkpoint import CheckpointNotFoundError, UnsupportedCheckpointError
-from tune_checkpoint._verify import Verification, verify
+from tune_checkpoint import CheckpointNotFoundError, UnsupportedCheckpointError, Verification, verify
 from tune_checkpoint.checks.values import BLOCK_BYTES, count_not_finite
 from tune_checkpoint.dtypes import ITEM_BYTES, numpy_dtype
 from tune_checkpoint.plan import TensorSlice

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save_file
 
+from meta_checkpoints import MetaModel, random_weights, write_meta
 from small_llama import CONFIG, HIDDEN, VOCAB, small_weights, write_folder
-from tune_checkpoint._verify import verify
+from tune_checkpoint import verify
 
 WriteLlama = Callable[..., Any]
 Q_PROJ = "model.layers.1.self_attn.q_proj.weight"
@@ -174,3 +176,21 @@ def test_adapter_is_checked_pair_by_pair(tmp_path: Path):
         "'*.q_proj.lora_B.weight' has shape [32, 3], which does not fit [4, 32] of '*.q_proj.lora_A.weight'",
         "'*.v_proj.lora_B.weight' has no counterpart '*.v_proj.lora_A.weight'",
     ]
+
+
+def test_meta_checkpoint_is_held_against_its_parameters(tmp_path: Path):
+    model = MetaModel()
+    folder = write_meta(tmp_path, model, random_weights(model), num_parts=2)
+    found = verify(folder)
+    assert (found.ok, found.checked) == (True, ("headers", "shapes (llama)", "finite values"))
+    second = torch.load(folder / "consolidated.01.pth")
+    second["layers.1.attention.wo.weight"][5, 6] = torch.nan
+    torch.save(second, folder / "consolidated.01.pth")
+    assert messages(folder) == [
+        "consolidated.01.pth: tensor 'layers.1.attention.wo.weight' has 1 NaN of 2,048 values; "
+        "the first is at [5, 6]"
+    ]
+    second["layers.1.attention.wo.weight"] = torch.zeros(3, 3, dtype=torch.bfloat16)
+    torch.save(second, folder / "consolidated.01.pth")
+    (message,) = messages(folder)
+    assert message.startswith("consolidated.01.pth: tensor 'layers.1.attention.wo.weight' is BF16 [3, 3]")

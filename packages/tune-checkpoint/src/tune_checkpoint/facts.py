@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
 from tune_checkpoint.errors import CorruptFileError
 from tune_checkpoint.gguf.metadata import Metadata
@@ -122,6 +122,8 @@ def read_facts(
         return Facts(None, None, ModelSizes())
     else:
         facts = _of_config(read_json(folder / "config.json"))
+    if kind == "meta" and path.is_dir():
+        facts = replace(facts, sizes=_of_all_parts(facts.sizes, tensors))
     return _completed(facts, kind, tensors)
 
 
@@ -171,6 +173,22 @@ def _sizes(values: Mapping[str, Any], keys: Mapping[str, tuple[str, ...]]) -> Mo
         for field, names in keys.items()
     }
     return ModelSizes(**found)
+
+
+def _of_all_parts(sizes: ModelSizes, tensors: Sequence[TensorSlice]) -> ModelSizes:
+    """What Meta's files leave out, from the matrices that each part has some rows of."""
+    embeddings = [tensor.shape for tensor in tensors if tensor.name == "tok_embeddings.weight"]
+    ups = [tensor.shape for tensor in tensors if tensor.name == "layers.0.feed_forward.w1.weight"]
+    if not embeddings or any(len(shape) != 2 for shape in (*embeddings, *ups)):
+        return sizes
+    # Up to Llama 2, the embedding is split by columns.
+    by_rows = embeddings[0][1] == sizes.hidden_size
+    vocab_size = sum(shape[0] for shape in embeddings) if by_rows else embeddings[0][0]
+    return replace(
+        sizes,
+        vocab_size=sizes.vocab_size or vocab_size or None,
+        intermediate_size=sum(shape[0] for shape in ups) or None,
+    )
 
 
 def _completed(facts: Facts, kind: AnyKind, tensors: Sequence[TensorSlice]) -> Facts:
