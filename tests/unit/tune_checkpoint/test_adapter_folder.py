@@ -23,7 +23,7 @@ from adapter_files import (
 )
 from safetensors.numpy import load_file
 
-from tune_checkpoint import CorruptFileError
+from tune_checkpoint import CorruptFileError, plan_conversion
 from tune_checkpoint.peft.merge import merge_adapter
 
 TOKENIZER = {
@@ -135,6 +135,15 @@ def test_tokenizer_of_the_adapter_takes_the_place_of_the_bases(tmp_path: Path, m
     assert "special_tokens_map.json" not in written  # it belongs to the other tokenizer
     assert "generation_config.json" in written
     assert warnings == ()
+
+
+def test_tokenizer_of_the_adapter_makes_up_for_one_that_lacks(tmp_path: Path, weights: Arrays):
+    base = write_base(tmp_path / "base", weights)
+    (base / "tokenizer.json").unlink()
+    adapter = write_adapter(tmp_path / "adapter", lora(QUERY))
+    assert "no tokenizer" in plan_conversion(base, adapter=adapter).warnings[0]
+    (adapter / "tokenizer.json").write_text(json.dumps(TOKENIZER))
+    assert plan_conversion(base, adapter=adapter).warnings == ()
 
 
 def test_chat_template_alone_is_taken_too(tmp_path: Path, merge: Callable[..., Any]):

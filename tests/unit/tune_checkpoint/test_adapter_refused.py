@@ -43,7 +43,8 @@ NAN, INFINITE = float("nan"), float("inf")
 
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
-    return write_base(tmp_path / "base", {name: normal(*shape) for name, shape in WEIGHTS.items()})
+    # Far from zero, where the smallest of updates is not lost.
+    return write_base(tmp_path / "base", {name: 1 + normal(*shape) ** 2 for name, shape in WEIGHTS.items()})
 
 
 def filled(value: float, *shape: int) -> np.ndarray:
