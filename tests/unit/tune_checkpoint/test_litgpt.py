@@ -278,6 +278,13 @@ def test_what_pyyaml_writes_is_read(tmp_path_factory: pytest.TempPathFactory, co
             assert type(read.values[key]) is type(value)
 
 
+def test_quoted_texts_and_comments_are_read(tmp_path: Path):
+    lines = ["# made by hand", "a: 'it''s # here'", 'b: "two"', "c: 3 # three", "", "---", "d:"]
+    (tmp_path / "c.yaml").write_text("\n".join(lines))
+    expected = {"a": "it's # here", "b": "two", "c": 3, "d": None}
+    assert read_flat_yaml(tmp_path / "c.yaml").values == expected
+
+
 @given(st.text() | st.binary().map(lambda content: content.decode("latin-1")))
 def test_any_text_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, text: str):
     path = tmp_path_factory.mktemp("yaml") / "c.yaml"

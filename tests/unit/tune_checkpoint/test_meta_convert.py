@@ -1,6 +1,9 @@
 """Converting Meta's checkpoints to Hugging Face folders."""
 
 import json
+import subprocess
+import sys
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +25,10 @@ from tune_checkpoint import (
 )
 from tune_checkpoint.errors import CheckpointNotFoundError
 from tune_checkpoint.kinds import detect_kind
+from tune_checkpoint.meta.assemble import Parts, decoder_sizes, plan_decoder
+from tune_checkpoint.meta.decoder import DecoderSizes, StatedSizes, decoder_tensors
 from tune_checkpoint.meta.params import read_params
+from tune_checkpoint.plan import TensorSlice
 
 LLAMA3 = {"rope_theta": 500000.0}
 SCALED = LLAMA3 | {"use_scaled_rope": True}
@@ -109,7 +115,8 @@ def test_head_that_lies_where_the_embedding_does_is_written_once(tmp_path: Path,
     assert_equal(load_file(tmp_path / "out" / "model.safetensors"), hf_weights(model, weights))
     config = config_of(tmp_path / "out")
     assert config["tie_word_embeddings"] is True
-    assert config["rope_scaling"]["factor"] == 32.0
+    assert config["rope_scaling"]["factor"] == config["rope_parameters"]["factor"] == 32.0
+    assert config["rope_parameters"] == config["rope_scaling"] | LLAMA3
 
 
 @pytest.mark.parametrize(
@@ -263,6 +270,60 @@ def test_part_that_differs_is_named(
         plan_conversion(tmp_path)
 
 
+def test_head_must_be_there_even_if_it_is_the_embedding(tmp_path: Path):
+    write(tmp_path)
+    rewrite(tmp_path / "consolidated.00.pth", **{"output.weight": None})
+    with pytest.raises(CorruptFileError, match=r"tensor 'output.weight' is missing"):
+        plan_conversion(tmp_path)
+
+
+def test_matrix_that_every_part_has_whole_is_refused(tmp_path: Path):
+    _, weights = write(tmp_path, num_parts=2)
+    name = "layers.0.feed_forward.w2.weight"
+    for part in range(2):
+        rewrite(tmp_path / f"consolidated.{part:02}.pth", **{name: weights[name]})
+    with pytest.raises(CorruptFileError, match=r"has shape \[64, 256\] in each of 2 parts"):
+        plan_conversion(tmp_path)
+
+
+SIZES = DecoderSizes(32, 16, 64, 1, 4, 2, 4, is_tied=False)
+DIMENSION = st.sampled_from([0, 1, 4, 8, 16, 32, 64])
+
+
+@given(
+    num_parts=st.sampled_from([1, 2, 4]),
+    by_columns=st.booleans(),
+    changes=st.dictionaries(
+        st.sampled_from([name for name, _, _ in decoder_tensors(1, is_tied=False)]),
+        st.lists(DIMENSION, max_size=3).map(tuple),
+        max_size=2,
+    ),
+)
+def test_any_shapes_are_joined_or_refused(
+    num_parts: int, by_columns: bool, changes: dict[str, tuple[int, ...]]
+):
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, _, letters in decoder_tensors(1, is_tied=False):
+        shape = list(SIZES.dims(letters))
+        if len(shape) == 2:
+            shape[letters[0] == "H" or (by_columns and name == "tok_embeddings.weight")] //= num_parts
+        shapes[name] = tuple(shape)
+    shapes |= changes
+    parts = [
+        (Path(f"{part}.pth"), [TensorSlice("x", name, "I8", shapes[name], 0, 0) for name in shapes])
+        for part in range(num_parts)
+    ]
+    try:
+        whole = Parts(Path("src"), parts)
+        sizes = decoder_sizes(whole, StatedSizes(16, 1, 4, 2, 4), needs_head=True)
+        plans = plan_decoder(whole, sizes, None)
+    except CheckpointError:
+        assert changes
+        return
+    for tensor in plans:
+        assert prod(tensor.shape) == sum(prod(source.shape) for source in tensor.sources)
+
+
 @pytest.mark.parametrize(
     ("name", "shape", "message"),
     [
@@ -337,6 +398,19 @@ def test_any_params_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory
         return
     assert params.head_size > 0
     assert params.n_heads % params.kv_heads == 0
+
+
+@pytest.mark.parametrize("target", ["hf", "meta"])
+def test_plan_is_made_without_numpy(tmp_path: Path, target: str):
+    write(tmp_path, num_parts=2)
+    code = """
+import sys
+from tune_checkpoint import plan_conversion
+plan_conversion(sys.argv[1], to=sys.argv[2])
+print(*{"numpy", "torch", "gguf"}.intersection(sys.modules))
+"""
+    command = [sys.executable, "-c", code, str(tmp_path), target]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout.split() == []
 
 
 def test_nothing_of_the_source_is_changed(tmp_path: Path):

@@ -88,7 +88,7 @@ class Parts:
             CorruptFileError: it is none, or empty.
         """
         pieces = self.pieces(name)
-        if len(pieces[0].shape) != 2 or not pieces[0].nbytes:
+        if len(pieces[0].shape) != 2 or 0 in pieces[0].shape:
             raise CorruptFileError(
                 f"{pieces[0].path}: tensor {pieces[0].name!r} has shape {list(pieces[0].shape)}; "
                 "it is to be a matrix"
