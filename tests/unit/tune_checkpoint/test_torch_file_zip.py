@@ -317,8 +317,9 @@ def test_wrong_checksums_are_no_error(tmp_path: Path):
 def test_file_that_was_unpacked_and_packed_again_is_read(tmp_path: Path):
     """With its folders, in another order, without the byte order, and with an extra field."""
     buffer = io.BytesIO()
+    first = ("a/notes", bytes(1000))
     with zipfile.ZipFile(buffer, "w") as file:
-        for name, content in (("a/", b""), ("a/data/", b""), ("a/data/0", bytes(range(24)))):
+        for name, content in (first, ("a/", b""), ("a/data/", b""), ("a/data/0", bytes(range(24)))):
             file.writestr(zipfile.ZipInfo(name), content)
         padded = zipfile.ZipInfo("a/data.pkl")
         padded.extra = b"FB\x03\0ZZZ"

@@ -12,7 +12,7 @@ from tune_checkpoint.torch_file.place import place
 from tune_checkpoint.torch_file.state_dict import named_tensors
 from tune_checkpoint.torch_file.unpickler import unpickle
 from tune_checkpoint.torch_file.values import Span
-from tune_checkpoint.torch_file.zip_entries import LOCAL, LOCAL_MAGIC, read_entries
+from tune_checkpoint.torch_file.zip_entries import LOCAL_MAGIC, first_name, read_entries
 
 PICKLE_NAME = "data.pkl"
 STORAGE_FOLDER = "data/"
@@ -23,7 +23,7 @@ def is_torch_file(file: MappedFile) -> bool:
     if bytes(file.view[:4]) != LOCAL_MAGIC:
         return is_legacy(file)
     # torch writes the pickle first; what packs a file again may have another order.
-    if f"/{PICKLE_NAME}".encode() in bytes(file.view[LOCAL.size : LOCAL.size + 300]):
+    if first_name(file).endswith(f"/{PICKLE_NAME}".encode()):
         return True
     try:
         return PICKLE_NAME in read_entries(file)
