@@ -144,6 +144,11 @@ def test_ways_to_begin_that_leave_the_base_alone_are_merged(base: Path, tmp_path
             r"several adapters \(one, two\)",
         ),
         (
+            TRAINED | lora(QUERY.removeprefix("model.")),
+            CorruptFileError,
+            "two updates for one weight, under names that differ in their outermost part",
+        ),
+        (
             {A: np.ones((2, 8), np.int32), B: TRAINED[B]},
             UnsupportedCheckpointError,
             "lora_A.weight' has the type I32",
