@@ -146,7 +146,7 @@ def test_ways_to_begin_that_leave_the_base_alone_are_merged(base: Path, tmp_path
         (
             TRAINED | lora(QUERY.removeprefix("model.")),
             CorruptFileError,
-            "two updates for one weight, under names that differ in their outermost part",
+            "two updates for one weight, under names that differ in their outermost part: only one",
         ),
         (
             {A: np.ones((2, 8), np.int32), B: TRAINED[B]},

@@ -66,8 +66,8 @@ def _merged_tensors(base: Base, config: AdapterConfig, adapter: AdapterTensors) 
     modules = {base.name_of(f"{module}.weight", each.b): module for module, each in adapter.factors.items()}
     if len(saved) + len(modules) < len(adapter.saved) + len(adapter.factors):
         raise CorruptFileError(
-            f"{adapter.path}: has two updates for one weight, under names that differ in their outermost part: "
-            f"only one can be of this model{base.made_for}"
+            f"{adapter.path}: has two updates for one weight, under names that differ in their outermost "
+            f"part: only one can be of this model{base.made_for}"
         )
     if base.is_tied and {HEAD, base.embedding} & {*saved, *modules}:
         tensors[HEAD] = replace(tensors[base.embedding], name=HEAD)
