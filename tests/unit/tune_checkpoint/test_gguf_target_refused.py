@@ -8,15 +8,21 @@ from typing import Any
 import numpy as np
 import pytest
 from gguf_samples import CONFIG, LLAMA3, write_hf
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
 from safetensors.numpy import load_file, save_file
 
 from tune_checkpoint import (
+    CheckpointError,
     CorruptFileError,
     UnsupportedCheckpointError,
     convert,
     open_checkpoint,
     plan_conversion,
 )
+from tune_checkpoint.gguf.target import to_gguf
+from tune_checkpoint.plan import Plan, SideFile
 
 WriteLlama = Callable[..., Any]
 
@@ -55,6 +61,7 @@ def test_what_gguf_has_no_place_for_is_refused_by_name(
         ),
         ({"num_hidden_layers": 3}, "'model.layers.2.input_layernorm.weight' is missing"),
         ({"num_hidden_layers": 10**9}, "states 1000000000 layers"),
+        ({"head_dim": 15}, "a head of 15 elements cannot be rotated in pairs"),
         ({"num_key_value_heads": 3}, "4 query heads do not share 3"),
         ({"tie_word_embeddings": False}, "'lm_head.weight' is missing"),
         ({"rope_scaling": LLAMA3 | {"factor": None}}, "llama3 rotary scaling takes factor"),
@@ -103,3 +110,20 @@ def test_tiny_values_become_zeros_without_a_word(write_llama: WriteLlama, tmp_pa
     convert(write_hf(tmp_path / "hf", tensors), tmp_path / "out", to="gguf", quant=quant)
     (path,) = (tmp_path / "out").iterdir()
     assert not open_checkpoint(path)["token_embd.weight"].numpy().any()
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.floats(0, 1, exclude_max=True), byte=st.integers(0, 255), cut=st.booleans())
+def test_damaged_config_is_planned_or_refused(plan: Plan, place: float, byte: int, cut: bool):
+    content = json.dumps(CONFIG | {"rope_scaling": LLAMA3, "architectures": ["LlamaForCausalLM"]}).encode()
+    index = int(place * len(content))
+    damaged = content[:index] + bytes([byte]) + (b"" if cut else content[index + 1 :])
+    try:
+        to_gguf(replace(plan, files=(SideFile("config.json", damaged),)), "q8_0")
+    except CheckpointError as error:
+        assert plan.source in str(error)
+
+
+@pytest.fixture
+def plan(write_llama: WriteLlama, tmp_path: Path) -> Plan:
+    return plan_conversion(write_hf(tmp_path / "hf", write_llama().tensors))

@@ -238,6 +238,17 @@ def test_ends_and_special_tokens_are_taken_from_where_they_stand(folder: Folder)
     assert found["chat_template"] == "{{ messages }}é"
 
 
+def test_other_special_tokens_at_the_ends_are_not_taken_for_bos_and_eos(folder: Folder):
+    tokenizer = byte_level(None, SIZE)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|user|> $A <|user|>", pair="$A $B", special_tokens=[("<|user|>", 1)]
+    )
+    named = {"bos_token": "<|end|>", "eos_token": "<|end|>", "add_bos_token": True}
+    folder.add(tokenizer=json.loads(tokenizer.to_str()), tokenizer_config=named)
+    found, _ = folder.to_gguf()
+    assert (found["add_bos_token"], found["add_eos_token"]) == (False, False)
+
+
 @pytest.mark.parametrize(
     ("template", "expected"),
     [("plain", "plain"), ([{"name": "tool", "template": "t"}, {"name": "default", "template": "d"}], "d")],

@@ -78,6 +78,11 @@ def _shape(plan: Plan, config: HfConfig) -> LlamaShape:
     embedding = by_name.get("model.embed_tokens.weight")
     if embedding is None:
         raise CorruptFileError(f"{plan.source}: tensor 'model.embed_tokens.weight' is missing")
+    head_dim = config.head_dim or config.hidden_size // config.num_attention_heads
+    if head_dim % 2:
+        raise CorruptFileError(
+            f"{plan.source}: config.json: a head of {head_dim} elements cannot be rotated in pairs"
+        )
     return LlamaShape(
         vocab_size=embedding.shape[0] if embedding.shape else 0,
         hidden_size=config.hidden_size,
@@ -85,7 +90,7 @@ def _shape(plan: Plan, config: HfConfig) -> LlamaShape:
         num_hidden_layers=config.num_hidden_layers,
         num_attention_heads=config.num_attention_heads,
         num_key_value_heads=config.num_key_value_heads or config.num_attention_heads,
-        head_dim=config.head_dim or config.hidden_size // config.num_attention_heads,
+        head_dim=head_dim,
         tied=config.tie_word_embeddings and "lm_head.weight" not in by_name,
         biases=tuple(
             name
