@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
 from small_llama import (
     FEED_FORWARD,
@@ -24,10 +25,10 @@ from small_llama import (
     small_weights,
     write_folder,
 )
-from tune_checkpoint import inspect
+from tune_checkpoint import diff, inspect, verify
 from tune_checkpoint.facts import ModelSizes
 from tune_checkpoint.folding import fold
-from tune_checkpoint.text import count_text, inspection_lines, size_text
+from tune_checkpoint.text import count_text, difference_lines, inspection_lines, size_text, verification_lines
 
 WriteLlama = Callable[..., Any]
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -163,3 +164,19 @@ def test_only_what_is_alike_is_folded():
 def test_a_fold_with_holes_says_so():
     (group,) = fold((f"h.{n}.e.{m}.w", None) for n, m in [(0, 0), (0, 1), (1, 0)])
     assert group.name == "h.{0..1}.e.{0..1}.w (not all)"
+
+
+def test_what_a_terminal_would_obey_is_spelled_out(tmp_path: Path):
+    name = "\x1b[2J.weight\n\u202e"
+    for file, value in (("a", 0.0), ("b", np.nan)):
+        save_file({name: np.full(3, value)}, tmp_path / f"{file}.safetensors")
+    a, b = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    texts = [
+        inspection_lines(inspect(a)),
+        inspection_lines(inspect(a), tensors=True),
+        difference_lines(diff(a, b)),
+        verification_lines(verify(b)),
+    ]
+    for lines in texts:
+        assert all(line.isprintable() for line in lines)
+        assert any(r"\x1b[2J.weight\n\u202e" in line for line in lines)

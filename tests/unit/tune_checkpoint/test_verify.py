@@ -148,6 +148,15 @@ def test_wrong_total_size_is_found(tmp_path: Path):
     ]
 
 
+def test_an_index_that_is_wrong_does_not_hide_wrong_shapes(tmp_path: Path):
+    weights = small_weights()
+    weights[Q_PROJ] = np.zeros((3, 3), np.float32)
+    folder = write_folder(tmp_path, weights, num_shards=2)
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    write_index(folder, index["weight_map"], 1)
+    assert [problem.check for problem in verify(folder).problems] == ["index", "shapes"]
+
+
 def test_missing_shard_is_named_with_what_is_lost(tmp_path: Path):
     folder = write_folder(tmp_path, small_weights(), num_shards=3)
     (folder / "model-00002-of-00003.safetensors").unlink()

@@ -1,5 +1,6 @@
 """What `verify` holds a checkpoint against: its configuration, its tokenizer, a list of checksums."""
 
+import base64
 import hashlib
 import json
 import subprocess
@@ -106,6 +107,24 @@ def test_tokenizer_that_is_no_json_or_of_unigrams_is_read(tmp_path: Path):
     assert messages(folder)[0].startswith("tokenizer.json: cannot be read: ")
 
 
+@pytest.mark.parametrize("num_tokens", [256, 300])
+def test_tokens_of_a_tokenizer_model_are_counted_too(tmp_path: Path, num_tokens: int):
+    folder = write_folder(tmp_path, small_weights())
+    (folder / "tokenizer.json").unlink()
+    ranks = [bytes([n]) if n < 256 else b"token %d" % n for n in range(num_tokens)]
+    lines = [base64.b64encode(token) + b" %d\n" % n for n, token in enumerate(ranks)]
+    (folder / "tokenizer.model").write_bytes(b"".join(lines))
+    last = num_tokens + 256 - 1  # Llama 3 has 256 special tokens behind them
+    (message,) = messages(folder)
+    assert message.startswith(f"tokenizer.model: token 'number {last}' has the id {last}, but the embedding")
+    (folder / "tokenizer.model").write_bytes(b"nonsense")
+    found = verify(folder)
+    assert found.ok
+    assert found.not_checked == (
+        "tokenizer: no tokenizer.json, and a tokenizer.model of a kind that cannot be read",
+    )
+
+
 def write_sums(folder: Path) -> None:
     """As coreutils has it."""
     names = sorted(path.name for path in folder.iterdir())
@@ -144,6 +163,8 @@ def test_manifest_that_leaves_out_or_leads_out_is_reported(tmp_path: Path):
         f"{digest}  /etc/hostname",
         "nonsense",
         f"{digest}  .",
+        f"{digest}  ./gone.json",
+        f"{'1' * 64}  gone.json",
         "",
     ]
     (folder / "SHA256SUMS").write_text("\n".join(lines))
@@ -151,6 +172,7 @@ def test_manifest_that_leaves_out_or_leads_out_is_reported(tmp_path: Path):
         "SHA256SUMS: line 2: '../secret' leads out of the folder; it was not read",
         "SHA256SUMS: line 3: '/etc/hostname' leads out of the folder; it was not read",
         "SHA256SUMS: line 4 is not a checksum and a file name",
+        "SHA256SUMS: line 7 contradicts another about 'gone.json'",
         "model.safetensors: is not in SHA256SUMS",
         "gone.json: is missing, and SHA256SUMS lists it",
         ".: is no regular file",
@@ -181,6 +203,7 @@ def test_adapter_is_checked_pair_by_pair(tmp_path: Path):
 def test_meta_checkpoint_is_held_against_its_parameters(tmp_path: Path):
     model = MetaModel()
     folder = write_meta(tmp_path, model, random_weights(model), num_parts=2)
+    (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": {"all of them": 95}}}))
     found = verify(folder)
     assert (found.ok, found.checked) == (True, ("headers", "shapes (llama)", "finite values"))
     second = torch.load(folder / "consolidated.01.pth")

@@ -192,39 +192,38 @@ def _pairs(left: _Side, right: _Side) -> tuple[dict[str, _Pair], tuple[str, ...]
     """
     pairs: dict[str, _Pair] = {}
     left_out: list[str] = []
+    doubles = _doubles(left), _doubles(right)
     for name in dict.fromkeys((*left.tensors, *right.tensors)):
-        x, y = left.tensors.get(name), right.tensors.get(name)
-        x_or_alias = x or _alias(name, left, right)
-        y_or_alias = y or _alias(name, right, left)
-        if x_or_alias is not None and y_or_alias is not None:
-            pairs[name] = x_or_alias, y_or_alias
-        if (x is None or y is None) and (name in pairs or name.endswith(BUFFERS)):
+        x = left.tensors.get(name) or _alias(name, left, doubles[1])
+        y = right.tensors.get(name) or _alias(name, right, doubles[0])
+        if x is not None and y is not None:
+            pairs[name] = x, y
+        is_in_both = name in left.tensors and name in right.tensors
+        if not is_in_both and (name in pairs or name.endswith(BUFFERS)):
             left_out.append(name)
     return pairs, tuple(left_out)
 
 
-def _alias(name: str, side: _Side, other: _Side) -> TensorPlan | None:
+def _doubles(side: _Side) -> dict[str, list[str]]:
+    """Name -> all names of the same weight, of the weights that have several."""
+    groups: dict[tuple[object, ...], list[str]] = {}
+    for name, plan in side.tensors.items():
+        if plan.nbytes:
+            groups.setdefault(tuple(place(source) for source in plan.sources), []).append(name)
+    return {name: names for names in groups.values() if len(names) > 1 for name in names}
+
+
+def _alias(name: str, side: _Side, doubles: Mapping[str, list[str]]) -> TensorPlan | None:
     """What stands on one side for a weight that only the other has, if that is a tied weight."""
     if side.is_tied and name in EMBEDDING_OF:
         return side.tensors.get(EMBEDDING_OF[name])
-    places = _places(other.tensors[name])
-    return next(
-        (
-            side.tensors[key]
-            for key, plan in other.tensors.items()
-            if key != name and key in side.tensors and plan.nbytes and _places(plan) == places
-        ),
-        None,
-    )
+    return next((side.tensors[other] for other in doubles.get(name, ()) if other in side.tensors), None)
 
 
-def _places(plan: TensorPlan) -> list[tuple[object, ...]]:
-    return [place(source) for source in plan.sources]
-
-
-def _only(side: _Side, pairs: Mapping[str, object], left_out: Iterable[str]) -> tuple[OnlyIn, ...]:
+def _only(side: _Side, pairs: Mapping[str, _Pair], left_out: Iterable[str]) -> tuple[OnlyIn, ...]:
+    known = {*pairs, *left_out}
     return tuple(
         OnlyIn(name, side.dtypes[name], tensor.shape)
         for name, tensor in side.tensors.items()
-        if name not in pairs and name not in left_out
+        if name not in known
     )

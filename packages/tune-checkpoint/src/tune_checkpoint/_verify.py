@@ -15,12 +15,8 @@ from tune_checkpoint.checks.files import SHARD, check_files, shards_in
 from tune_checkpoint.checks.manifest import MANIFEST, Sums, check_sum, read_manifest, unlisted
 from tune_checkpoint.checks.problems import Problem, problem_of
 from tune_checkpoint.checks.shapes import CONFIG, check_shapes, why_unchecked
-from tune_checkpoint.checks.tokenizer import TOKENIZER, check_tokenizer
-from tune_checkpoint.errors import (
-    CheckpointError,
-    CorruptFileError,
-    UnsupportedCheckpointError,
-)
+from tune_checkpoint.checks.tokenizer import MODEL, TOKENIZER, check_tokenizer
+from tune_checkpoint.errors import CheckpointError, CorruptFileError, UnsupportedCheckpointError
 from tune_checkpoint.facts import EMBEDDINGS
 from tune_checkpoint.listing import ADAPTER_CONFIG, AnyKind, distinct, kind_of, read_json
 from tune_checkpoint.plan import Progress, TensorPlan, TensorSlice
@@ -86,8 +82,11 @@ def verify(path: Path | str, *, progress: Progress | None = None, jobs: int | No
         report.checked.append("headers")
         if _has_index(path):
             report.checked.append("index")
-        _check_shapes(path, kind, tensors, report)
-        _check_tokenizer(path, tensors, report)
+        if found.is_whole:
+            _check_shapes(path, kind, tensors, report)
+        else:
+            report.not_checked.append("shapes: files are damaged or missing")
+        _check_tokenizer(path, kind, tensors, report)
     nbytes = _read_all(path, tensors, report, progress, num_jobs(jobs))
     return Verification(
         path=str(path),
@@ -123,7 +122,7 @@ def _has_index(path: Path) -> bool:
 def _check_shapes(path: Path, kind: AnyKind, tensors: Sequence[TensorSlice], report: _Report) -> None:
     """Check the shapes, or note why they were not."""
     try:
-        why = "files are damaged or missing" if report.problems else _shapes(path, kind, tensors, report)
+        why = _shapes(path, kind, tensors, report)
     except UnsupportedCheckpointError as error:
         why = str(error).partition("\n")[0].removeprefix(f"{path}: ")
     except CheckpointError as error:
@@ -159,11 +158,16 @@ def _against_config(
     return None
 
 
-def _check_tokenizer(path: Path, tensors: Sequence[TensorSlice], report: _Report) -> None:
+def _check_tokenizer(path: Path, kind: AnyKind, tensors: Sequence[TensorSlice], report: _Report) -> None:
     embedding = next((tensor for tensor in tensors if tensor.name in EMBEDDINGS), None)
-    if not path.is_dir() or embedding is None or len(embedding.shape) != 2:
+    # A part of a Meta checkpoint has some of the rows only.
+    if not path.is_dir() or kind == "meta" or embedding is None or len(embedding.shape) != 2:
         return
-    problems = check_tokenizer(path, embedding)
+    try:
+        problems = check_tokenizer(path, embedding)
+    except UnsupportedCheckpointError:
+        report.not_checked.append(f"tokenizer: no {TOKENIZER}, and a {MODEL} of a kind that cannot be read")
+        return
     if problems is None:
         report.not_checked.append(f"tokenizer: no {TOKENIZER}")
         return
@@ -182,14 +186,14 @@ def _read_all(
 
     folder, once = path if path.is_dir() else path.parent, distinct(tensors)
     sums = _manifest(path, tensors, report)
-    nbytes = sum(_size(folder / name) for name, _ in sums) + sum(tensor.nbytes for tensor in once)
+    nbytes = sum(_size(folder / name) for name in sums) + sum(tensor.nbytes for tensor in once)
     meter = Meter(progress, nbytes)
     with Sources() as sources:
         tasks: list[Callable[[], Problem | None]] = [
             *(lambda tensor=tensor: check_values(tensor, sources, meter) for tensor in once),
             *(
                 lambda name=name, digest=digest: check_sum(folder, name, digest, meter.add)
-                for name, digest in sums
+                for name, digest in sums.items()
             ),
         ]
         found = do_all(tasks, jobs, meter.stop)
@@ -203,11 +207,11 @@ def _manifest(path: Path, tensors: Sequence[TensorSlice], report: _Report) -> Su
     """What the list of checksums says of what is looked at."""
     manifest = read_manifest(path if path.is_dir() else path.parent)
     if manifest is None:
-        return []
+        return {}
     sums, problems = manifest
     weights = dict.fromkeys(Path(tensor.path).name for tensor in tensors)
     if not path.is_dir():
-        sums = [(name, digest) for name, digest in sums if name == path.name]
+        sums = {name: digest for name, digest in sums.items() if name == path.name}
         weights = {path.name: None}
     report.problems.extend((*problems, *unlisted(weights, sums)))
     report.checked.append(MANIFEST)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tune_checkpoint.folding import fold
-from tune_checkpoint.text import count_text, cut, labelled, seconds_text, size_text, table, times
+from tune_checkpoint.text import count_text, cut, labelled, printable, seconds_text, size_text, table, times
 
 if TYPE_CHECKING:
     from tune_checkpoint._convert import ConversionResult
@@ -20,7 +20,7 @@ def plan_lines(plan: "Plan") -> list[str]:
         first = group.members[0]
         tensor = plan.tensors[first]
         rows.append((group.name, str(list(tensor.shape)), tensor.dtype, times(group.count), steps[first]))
-    return [
+    lines = [
         *labelled("from", f"{plan.source} ({plan.kind}, {plan.architecture})"),
         *labelled("to", plan.target),
         *labelled("parameters", f"{count_text(plan.num_parameters)} ({plan.num_parameters:,})"),
@@ -29,6 +29,7 @@ def plan_lines(plan: "Plan") -> list[str]:
         "",
         *cut(table(rows)),
     ]
+    return printable(lines)
 
 
 def plan_json(plan: "Plan") -> dict[str, Any]:
@@ -70,7 +71,7 @@ def conversion_lines(result: "ConversionResult", *, next_commands: Sequence[str]
     ]
     if next_commands:
         lines += ["next:", *(f"  {command}" for command in next_commands)]
-    return lines
+    return printable(lines)
 
 
 def _steps(tensor: "TensorPlan") -> str:

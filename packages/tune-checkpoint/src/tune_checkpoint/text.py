@@ -1,7 +1,7 @@
 """What is found in checkpoints, as lines of plain text for a terminal of 80 to 100 columns."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import prod
 from pathlib import Path
 from textwrap import wrap
@@ -97,7 +97,7 @@ def inspection_lines(found: "Inspection", *, tensors: bool = False) -> list[str]
     for label, text in facts:
         if text:
             lines.extend(labelled(label, text))
-    return [*lines, "", *_tensor_lines(found, each=tensors)]
+    return printable([*lines, "", *_tensor_lines(found, each=tensors)])
 
 
 def verification_lines(found: "Verification") -> list[str]:
@@ -107,11 +107,11 @@ def verification_lines(found: "Verification") -> list[str]:
         lines = [f"ok: {found.path}: {found.num_tensors:,} tensors, {read}"]
     else:
         lines = [f"{found.path}: {_counted(len(found.problems), 'problem')}"]
-        lines += [f"  {item.message}".replace("\n", "\n  ") for item in found.problems]
+        lines += [f"  {line}" for item in found.problems for line in item.message.split("\n")]
     lines += labelled("checked", ", ".join(found.checked) or "nothing")
     for item in found.not_checked:
         lines += labelled("not checked", item)
-    return lines
+    return printable(lines)
 
 
 def difference_lines(found: "Difference") -> list[str]:
@@ -120,7 +120,9 @@ def difference_lines(found: "Difference") -> list[str]:
         left_out = (
             f" ({', '.join(found.left_out)} in one only, which loses nothing)" if found.left_out else ""
         )
-        return [f"identical: {found.num_common:,} tensors, {found.num_elements:,} elements{left_out}"]
+        return printable(
+            [f"identical: {found.num_common:,} tensors, {found.num_elements:,} elements{left_out}"]
+        )
     lines = [f"A  {found.a}", f"B  {found.b}"]
     for side, only in (("A", found.only_in_a), ("B", found.only_in_b)):
         if only:
@@ -135,7 +137,7 @@ def difference_lines(found: "Difference") -> list[str]:
     by_value = [tensor for tensor in found.tensors if tensor.num_different]
     if by_value:
         lines += ["", f"other values: {_counted(len(by_value), 'tensor')}", *_value_lines(by_value)]
-    return [*lines, "", _summary(found)]
+    return printable([*lines, "", _summary(found)])
 
 
 def _kind(found: "Inspection") -> str:
@@ -258,6 +260,11 @@ def times(count: int) -> str:
 
 def _counted(count: int, thing: str) -> str:
     return f"{count:,} {thing}{'' if count == 1 else 's'}"
+
+
+def printable(lines: Iterable[str]) -> list[str]:
+    """Lines with what a terminal would obey, such as in the name of a tensor, spelled out."""
+    return ["".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line) for line in lines]
 
 
 def labelled(label: str, text: str) -> list[str]:

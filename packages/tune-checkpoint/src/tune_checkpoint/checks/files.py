@@ -23,6 +23,8 @@ class Found(Struct, frozen=True):
 
     tensors: tuple[TensorSlice, ...]
     problems: tuple[Problem, ...]
+    is_whole: bool
+    """Every tensor that there should be was found."""
 
 
 def check_files(path: Path, kind: AnyKind) -> Found:
@@ -40,7 +42,7 @@ def check_files(path: Path, kind: AnyKind) -> Found:
         if (path / weights).exists():
             found = _read([path / weights])
             strays = _strays(path, {weights}, Path(weights).suffix)
-            return Found(found.tensors, (*found.problems, *strays))
+            return Found(found.tensors, (*found.problems, *strays), found.is_whole)
         if (path / index).exists():
             return _check_index(path, path / index)
     return _without_index(path)
@@ -59,7 +61,7 @@ def _read(files: Iterable[Path]) -> Found:
             tensors.extend(read_tensors(file))
         except CheckpointError as error:
             problems.append(problem_of("headers", file.parent, error))
-    return Found(tuple(tensors), tuple(problems))
+    return Found(tuple(tensors), tuple(problems), not problems)
 
 
 def _without_index(folder: Path) -> Found:
@@ -69,7 +71,7 @@ def _without_index(folder: Path) -> Found:
     missing = problem(
         "index", index, f"is missing: {len(files)} files of a checkpoint in parts, and no index"
     )
-    return Found(found.tensors, (missing, *found.problems))
+    return Found(found.tensors, (missing, *found.problems), found.is_whole)
 
 
 def _check_index(folder: Path, index: Path) -> Found:
@@ -78,7 +80,7 @@ def _check_index(folder: Path, index: Path) -> Found:
         metadata = read_json(index).get("metadata")
     except CheckpointError as error:
         found = _read(shards_in(folder))
-        return Found(found.tensors, (problem_of("index", folder, error), *found.problems))
+        return Found(found.tensors, (problem_of("index", folder, error), *found.problems), found.is_whole)
     placed: list[TensorSlice] = []
     problems: list[Problem] = []
     for name in dict.fromkeys(weight_map.values()):
@@ -94,7 +96,7 @@ def _check_index(folder: Path, index: Path) -> Found:
     problems.extend(_strays(folder, set(weight_map.values()), Path(next(iter(weight_map.values()))).suffix))
     if not problems:  # else the sum is wrong anyway
         problems.extend(_check_total(index, metadata, placed))
-    return Found(tuple(placed), tuple(problems))
+    return Found(tuple(placed), tuple(problems), len(placed) == len(weight_map))
 
 
 def _compare(

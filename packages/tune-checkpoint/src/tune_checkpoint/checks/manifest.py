@@ -16,8 +16,8 @@ LINE = re.compile(r"(\\?)([0-9a-fA-F]{64}) [ *](.+)")
 MAX_MANIFEST_BYTES = 10_000_000
 READ_BYTES = 1 << 22
 
-Sums = list[tuple[str, str]]
-"""File name and checksum, in the order of the list."""
+Sums = dict[str, str]
+"""File name -> checksum, in the order of the list."""
 
 
 def read_manifest(folder: Path) -> tuple[Sums, list[Problem]] | None:
@@ -26,8 +26,8 @@ def read_manifest(folder: Path) -> tuple[Sums, list[Problem]] | None:
     if not path.is_file():
         return None
     if path.stat().st_size > MAX_MANIFEST_BYTES:
-        return [], [problem("manifest", path, f"has more than {MAX_MANIFEST_BYTES} bytes and was not read")]
-    sums: Sums = []
+        return {}, [problem("manifest", path, f"has more than {MAX_MANIFEST_BYTES} bytes and was not read")]
+    sums: Sums = {}
     problems: list[Problem] = []
     for number, line in enumerate(path.read_bytes().decode(errors="replace").split("\n"), 1):
         if not line.strip():
@@ -36,13 +36,14 @@ def read_manifest(folder: Path) -> tuple[Sums, list[Problem]] | None:
         if match is None:
             problems.append(problem("manifest", path, f"line {number} is not a checksum and a file name"))
             continue
-        name = _unescaped(match[3]) if match[1] else match[3]
+        name = (_unescaped(match[3]) if match[1] else match[3]).removeprefix("./")
         if not _stays_inside(name):
             problems.append(
                 problem("manifest", path, f"line {number}: {name!r} leads out of the folder; it was not read")
             )
             continue
-        sums.append((name.removeprefix("./"), match[2].lower()))
+        if sums.setdefault(name, match[2].lower()) != match[2].lower():
+            problems.append(problem("manifest", path, f"line {number} contradicts another about {name!r}"))
     return sums, problems
 
 
@@ -69,8 +70,7 @@ def check_sum(folder: Path, name: str, expected: str, read: Callable[[int], None
 
 def unlisted(files: Iterable[str], sums: Sums) -> list[Problem]:
     """Files of weights that the list leaves out."""
-    names = {name for name, _ in sums}
-    return [problem("manifest", file, f"is not in {MANIFEST}") for file in files if file not in names]
+    return [problem("manifest", file, f"is not in {MANIFEST}") for file in files if file not in sums]
 
 
 def _unescaped(name: str) -> str:

@@ -6,10 +6,12 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from tune_checkpoint.checks.problems import Problem, problem
+from tune_checkpoint.checks.problems import Problem, problem, problem_of
+from tune_checkpoint.errors import CorruptFileError
 from tune_checkpoint.plan import TensorSlice
+from tune_checkpoint.tokenizers.files import tokenizer_files_from
 
-TOKENIZER = "tokenizer.json"
+TOKENIZER, MODEL = "tokenizer.json", "tokenizer.model"
 
 
 class _Added(Struct):
@@ -32,27 +34,28 @@ def check_tokenizer(folder: Path, embedding: TensorSlice) -> list[Problem] | Non
     """Hold the highest token id against the rows of the embedding.
 
     Args:
-        folder: where a `tokenizer.json` may be.
+        folder: where a `tokenizer.json` or `tokenizer.model` may be.
         embedding: (vocabulary, hidden).
 
     Returns:
-        What is wrong; None if there is no `tokenizer.json`.
+        What is wrong; None if there is neither file.
+
+    Raises:
+        UnsupportedCheckpointError: there is a `tokenizer.model` of a kind that cannot be read.
     """
     path = folder / TOKENIZER
-    if not path.is_file():
-        return None
     try:
-        tokenizer = msgspec.json.decode(path.read_bytes(), type=_Tokenizer)
-    except (OSError, msgspec.MsgspecError, RecursionError) as error:
-        return [problem("tokenizer", path, f"cannot be read: {error}")]
-    vocab, rows = tokenizer.model.vocab, embedding.shape[0]
-    highest = (
-        max(vocab.items(), key=lambda item: item[1], default=("", -1))
-        if isinstance(vocab, dict)
-        else (f"number {len(vocab) - 1}", len(vocab) - 1)
-    )
-    added = ((token.content, token.id) for token in tokenizer.added_tokens)
-    token, number = max((highest, *added), key=lambda item: item[1])
+        if path.is_file():
+            token, number = _highest(path)
+        elif (folder / MODEL).is_file():
+            path = folder / MODEL
+            number = tokenizer_files_from(path).vocab_size - 1
+            token = f"number {number}"
+        else:
+            return None
+    except CorruptFileError as error:
+        return [problem_of("tokenizer", folder, error)]
+    rows = embedding.shape[0]
     if number < rows:
         return []
     what = (
@@ -60,3 +63,18 @@ def check_tokenizer(folder: Path, embedding: TensorSlice) -> list[Problem] | Non
         f"({embedding.name}); the tokenizer is another model's, or the embedding was not resized"
     )
     return [problem("tokenizer", path, what)]
+
+
+def _highest(path: Path) -> tuple[str, int]:
+    """The token with the highest id in a `tokenizer.json`."""
+    try:
+        tokenizer = msgspec.json.decode(path.read_bytes(), type=_Tokenizer)
+    except (OSError, msgspec.MsgspecError, RecursionError) as error:
+        raise CorruptFileError(f"{path}: cannot be read: {error}") from error
+    vocab = tokenizer.model.vocab
+    tokens = [(token.content, token.id) for token in tokenizer.added_tokens]
+    if isinstance(vocab, list):
+        tokens.append((f"number {len(vocab) - 1}", len(vocab) - 1))
+    elif vocab:
+        tokens.append(max(vocab.items(), key=lambda item: item[1]))
+    return max(tokens, key=lambda item: item[1], default=("", -1))
