@@ -15,7 +15,7 @@ from typing import Any
 
 from fuzz.fuzzing import IN_MEMORY, MAX_BYTES, SECONDS_PER_INPUT, Finding, Target, fuzz_target
 
-MODULES = ("fuzz_torch_file", "fuzz_safetensors", "fuzz_gguf")
+MODULES = ("fuzz_torch_file", "fuzz_safetensors", "fuzz_gguf", "fuzz_tokenizers")
 
 
 def all_targets() -> dict[str, Target]:

@@ -5,13 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fuzz import fuzz_gguf, fuzz_safetensors, fuzz_torch_file, fuzzing
+from fuzz import fuzz_gguf, fuzz_safetensors, fuzz_tokenizers, fuzz_torch_file, fuzzing
 from fuzz.fuzzing import Finding, Target, fuzz, fuzz_target
 
 from tune_checkpoint import CorruptFileError
 
 SECONDS = 2
-TARGETS = (*fuzz_torch_file.TARGETS, *fuzz_safetensors.TARGETS, *fuzz_gguf.TARGETS)
+MODULES = (fuzz_torch_file, fuzz_safetensors, fuzz_gguf, fuzz_tokenizers)
+TARGETS = tuple(target for module in MODULES for target in module.TARGETS)
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
