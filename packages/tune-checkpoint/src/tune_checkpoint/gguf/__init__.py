@@ -1,1 +1,1 @@
-"""Reading GGUF files: the header, the Llama family's weights and configuration, the tokenizer."""
+"""GGUF files, read and written: the header, weights and configuration of the Llama family, the tokenizer."""

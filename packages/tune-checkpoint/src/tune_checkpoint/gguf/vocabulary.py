@@ -47,7 +47,7 @@ def tokenizer_pairs(plan: Plan, vocab_size: int) -> tuple[dict[str, bytes], list
     if "tokenizer.json" not in files:
         return NO_VOCABULARY, [
             f"tokenizer.json: none in {plan.source}; the GGUF file got no vocabulary, and takes token ids, "
-            "not text: copy the original model's tokenizer.json there and convert again"
+            "not text: put the original model's tokenizer files there and convert again"
         ]
     tokenizer = read_hf_tokenizer(files, plan.source)
     is_byte_level = any(step.get("type") == "ByteLevel" for step in tokenizer.pre_tokenizer)
