@@ -80,7 +80,7 @@ def plan_conversion(
     adapter: Path | str | None = None,
     quant: str | None = None,
 ) -> Plan:
-    """Say what a conversion would do, from headers alone.
+    """Say what a conversion would do, from headers alone; only of an adapter the values are read.
 
     Args:
         src: a checkpoint: a folder or a file.

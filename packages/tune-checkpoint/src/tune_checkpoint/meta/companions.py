@@ -8,6 +8,7 @@ from tune_checkpoint.errors import UnsupportedCheckpointError
 from tune_checkpoint.meta.config import EndTokens
 from tune_checkpoint.meta.generations import Generation
 from tune_checkpoint.plan import SideFile
+from tune_checkpoint.planning import copied_file
 from tune_checkpoint.tokenizers.files import Kind, detect_tokenizer, tokenizer_files_from
 
 TOKENIZER = "tokenizer.model"
@@ -66,7 +67,7 @@ def tokenizer_companions(
     files = list(made.files)
     if vocabulary.kind != "tekken":
         # Programs read it in place of tokenizer.json, and it is the way back to Meta's format.
-        files.append(SideFile(TOKENIZER, vocabulary.path.read_bytes()))
+        files.append(SideFile(TOKENIZER, copied_file(vocabulary.path).content))
     tokens = EndTokens(made.ids.get("bos"), made.ids.get("eos"), made.end_ids)
     return files, tokens, list(made.warnings)
 
@@ -74,11 +75,7 @@ def tokenizer_companions(
 def legal_files(folder: Path) -> list[SideFile]:
     """The licence and what belongs to it."""
     found = [folder / name for name in LEGAL]
-    return [
-        SideFile(path.name, path.read_bytes())
-        for path in found
-        if path.is_file() and path.stat().st_size <= MAX_LEGAL_BYTES
-    ]
+    return [copied_file(path) for path in found if path.is_file() and path.stat().st_size <= MAX_LEGAL_BYTES]
 
 
 def _assumed_tokens(generation: Generation | None) -> EndTokens:

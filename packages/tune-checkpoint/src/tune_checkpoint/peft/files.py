@@ -7,7 +7,7 @@ from typing import Any, cast
 from tune_checkpoint.errors import CorruptFileError
 from tune_checkpoint.hf import CONFIG, MAX_SIDE_BYTES
 from tune_checkpoint.plan import Plan, SideFile
-from tune_checkpoint.planning import is_object, json_file
+from tune_checkpoint.planning import copied_file, is_object, json_file
 
 TEMPLATES = ("chat_template.jinja", "chat_template.json")
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
@@ -43,7 +43,7 @@ def merged_files(
     files = {file.name: file for file in plan.files}
     if changes and CONFIG in files:
         files[CONFIG] = json_file(CONFIG, _changed(base_config(plan), changes))
-    brought = {name: _side_file(folder / name) for name in TOKENIZER_FILES if _is_small_file(folder / name)}
+    brought = {name: copied_file(folder / name) for name in TOKENIZER_FILES if _is_small_file(folder / name)}
     if not brought.keys() & {*VOCABULARIES}:
         templates = {name: file for name, file in brought.items() if name in TEMPLATES}
         return tuple((files | templates).values()), plan.warnings
@@ -71,10 +71,6 @@ def _changed(config: dict[str, Any], changes: dict[str, object]) -> dict[str, An
 
 def _is_small_file(path: Path) -> bool:
     return path.is_file() and path.stat().st_size <= MAX_SIDE_BYTES
-
-
-def _side_file(path: Path) -> SideFile:
-    return SideFile(path.name, path.read_bytes())
 
 
 def _num_tokens(folder: Path, files: dict[str, SideFile]) -> int:
