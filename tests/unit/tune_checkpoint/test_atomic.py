@@ -109,6 +109,21 @@ def test_force_spares_what_does_not_belong_to_a_model(write_llama: WriteLlama, t
     assert entries(tmp_path) == {"model.gguf", "out"}
 
 
+@pytest.mark.parametrize("to", ["meta", "gguf"])
+def test_force_replaces_what_the_same_conversion_wrote_and_nothing_else(
+    write_llama: WriteLlama, tmp_path: Path, to: Any
+):
+    file = write_llama()
+    for _ in range(2):
+        convert(file.path, tmp_path / "out", to=to, force=True)
+    assert entries(tmp_path) == {"model.gguf", "out"}
+    with pytest.raises(OutputExistsError, match=r"out: .* would be lost; only a model's folder is replaced"):
+        convert(file.path, tmp_path / "out", force=True)
+    (tmp_path / "out" / "notes.txt").write_text("precious")
+    with pytest.raises(OutputExistsError, match=r"out: notes.txt would be lost"):
+        convert(file.path, tmp_path / "out", to=to, force=True)
+
+
 def test_force_spares_a_folder_that_is_no_models(write_llama: WriteLlama, tmp_path: Path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "records.json").write_text("precious")

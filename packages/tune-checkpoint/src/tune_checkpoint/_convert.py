@@ -3,23 +3,22 @@
 import hashlib
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
-from tune_checkpoint.atomic import atomic_folder, check_free
+from tune_checkpoint.atomic import atomic_folder
 from tune_checkpoint.dtypes import CLI_DTYPES
 from tune_checkpoint.errors import (
-    CheckpointNotFoundError,
-    OutputExistsError,
     ReadFailedError,
     WriteFailedError,
 )
 from tune_checkpoint.kinds import detect_kind
 from tune_checkpoint.layout import FileLayout, safetensors_layout
+from tune_checkpoint.output_folder import check_output
 from tune_checkpoint.plan import KINDS, TARGETS, Kind, Plan, Progress, SideFile, Target
 from tune_checkpoint.shards import DEFAULT_SHARD_BYTES, write_file
 from tune_checkpoint.threads import num_jobs
@@ -35,20 +34,6 @@ PLANNERS: dict[Kind, str] = {
     "mistral": "tune_checkpoint.meta.planner:plan_mistral",
     "torchtune": "tune_checkpoint.torchtune:plan_torchtune",
     "litgpt": "tune_checkpoint.litgpt.planner:plan_litgpt",
-}
-
-# What stands in the folder of a model, and may be lost when a conversion replaces it.
-_MODEL_SUFFIXES = (".safetensors", ".json", ".jinja", ".model", ".bin")
-_MODEL_FILES = {
-    "merges.txt",
-    "vocab.txt",
-    "README.md",
-    "LICENSE",
-    "LICENSE.md",
-    "LICENSE.txt",
-    "USE_POLICY.md",
-    "NOTICE",
-    ".gitattributes",
 }
 
 
@@ -101,6 +86,14 @@ def plan_conversion(
         ReadFailedError: the system refused to read it.
         ValueError: an argument has none of the values that it may have.
     """
+    _check_arguments(to, kind, dtype, quant)
+    try:
+        return _planned(Path(src), to, kind, CLI_DTYPES[dtype] if dtype else None, adapter, quant)
+    except OSError as error:
+        raise ReadFailedError(f"{error.filename or src}: cannot be read: {error.strerror}") from error
+
+
+def _check_arguments(to: str, kind: str | None, dtype: str | None, quant: str | None) -> None:
     if dtype is not None and dtype not in CLI_DTYPES:
         raise ValueError(f"dtype {dtype!r}: one of {', '.join(CLI_DTYPES)}, or None to keep")
     if kind is not None and kind not in KINDS:
@@ -109,10 +102,6 @@ def plan_conversion(
         raise ValueError(f"to={to!r}: one of {', '.join(TARGETS)}")
     if quant is not None and to != "gguf":
         raise ValueError(f"quant={quant!r}: only a GGUF file is quantised (to='gguf')")
-    try:
-        return _planned(Path(src), to, kind, CLI_DTYPES[dtype] if dtype else None, adapter, quant)
-    except OSError as error:
-        raise ReadFailedError(f"{error.filename or src}: cannot be read: {error.strerror}") from error
 
 
 def _planned(
@@ -179,10 +168,11 @@ def convert(
         VerificationError: the weights do not read as they were written.
         CheckpointError: as `plan_conversion` does.
     """
+    _check_arguments(to, kind, dtype, quant)
     started = time.perf_counter()
     src, output_dir = Path(src), Path(output_dir)
     try:
-        _check_output([src] if adapter is None else [src, Path(adapter)], output_dir, force)
+        check_output([src] if adapter is None else [src, Path(adapter)], output_dir, to, force=force)
         plan = plan_conversion(src, to=to, kind=kind, dtype=dtype, adapter=adapter, quant=quant)
         weights = _carry_out(plan, output_dir, force, max_shard_size, verify, num_jobs(jobs), progress)
     except OSError as error:
@@ -261,32 +251,3 @@ def _check_room(plan: Plan, output_dir: Path, folder: Path) -> None:
             f"{output_dir}: the weights take {wanted / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free there: "
             f"{(wanted - free) / 1e6:,.1f} MB are missing; make room, or choose another disk"
         )
-
-
-def _check_output(sources: Sequence[Path], output_dir: Path, force: bool) -> None:
-    """Refuse before any work is done."""
-    for src in sources:
-        if not src.exists():
-            raise CheckpointNotFoundError(f"{src}: no such file or folder")
-        if src.resolve().is_relative_to(output_dir.resolve()):
-            raise OutputExistsError(f"{output_dir}: holds the source {src}; choose another output folder")
-    check_free(output_dir, force=force)
-    if output_dir.is_dir():
-        _check_replaceable(output_dir)
-
-
-def _check_replaceable(folder: Path) -> None:
-    """Refuse to replace anything but a model's folder: what else stands there may have no copy."""
-    entries = sorted(folder.iterdir())
-    stray = next((entry for entry in entries if not _is_of_a_model(entry)), None)
-    if stray is None and entries and not (folder / "config.json").is_file():
-        stray = entries[0]
-    if stray is not None:
-        raise OutputExistsError(
-            f"{folder}: {stray.name} would be lost; only a model's folder is replaced, with its config.json, "
-            "weights and tokenizer and nothing else. Choose another output folder"
-        )
-
-
-def _is_of_a_model(path: Path) -> bool:
-    return path.is_file() and (path.suffix in _MODEL_SUFFIXES or path.name in _MODEL_FILES)
