@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from base64 import b64encode
 from math import prod
 from pathlib import Path
 from typing import Any, Literal
@@ -179,7 +180,7 @@ def tokenizer_model(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @pytest.mark.parametrize("place", ["src/tokenizer.model", "tokenizer.model"])
 def test_tokenizer_comes_along_also_from_the_folder_above(tmp_path: Path, tokenizer_model: bytes, place: str):
-    write(tmp_path / "src")
+    write(tmp_path / "src", MetaModel(vocab_size=40))
     (tmp_path / place).write_bytes(tokenizer_model)
     (tmp_path / "src" / "USE_POLICY.md").write_text("Be kind.")
     result = convert(tmp_path / "src", tmp_path / "out")
@@ -194,6 +195,12 @@ def test_tokenizer_comes_along_also_from_the_folder_above(tmp_path: Path, tokeni
     assert not any(warning.startswith("tokenizer.json: no") for warning in result.warnings)
 
 
+def test_tokenizer_of_another_model_in_the_folder_above_is_left_there(tmp_path: Path, tokenizer_model: bytes):
+    write(tmp_path / "src", MetaModel(vocab_size=48))
+    (tmp_path / "tokenizer.model").write_bytes(tokenizer_model)
+    assert any("no tokenizer.model beside" in text for text in plan_conversion(tmp_path / "src").warnings)
+
+
 def test_tokenizer_with_more_tokens_than_the_embedding_has_rows_is_refused(
     tmp_path: Path, tokenizer_model: bytes
 ):
@@ -201,6 +208,23 @@ def test_tokenizer_with_more_tokens_than_the_embedding_has_rows_is_refused(
     (tmp_path / "tokenizer.model").write_bytes(tokenizer_model)
     with pytest.raises(CorruptFileError, match=r"tokenizer.model: 40 tokens, but the embedding has 32 rows"):
         plan_conversion(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("params", "ends", "pad"),
+    [(LLAMA3, [257, 265], None), (SCALED, [257, 264, 265], "<|finetune_right_pad_id|>")],
+)
+def test_tokenizer_of_llama3_gives_the_ids_of_its_generation(
+    tmp_path: Path, params: dict[str, Any], ends: list[int], pad: str | None
+):
+    write(tmp_path / "src", MetaModel(vocab_size=512, params=params))
+    ranks = "".join(f"{b64encode(bytes([byte])).decode()} {byte}\n" for byte in range(256))
+    (tmp_path / "src" / "tokenizer.model").write_text(ranks)
+    convert(tmp_path / "src", tmp_path / "out")
+    config = config_of(tmp_path / "out")
+    assert (config["bos_token_id"], config["eos_token_id"], config["pad_token_id"]) == (256, 257, None)
+    assert config_of(tmp_path / "out", "generation_config.json")["eos_token_id"] == ends
+    assert config_of(tmp_path / "out", "tokenizer_config.json").get("pad_token") == pad
 
 
 def test_tokenizer_of_another_kind_is_named_in_a_warning(tmp_path: Path):

@@ -150,6 +150,16 @@ def test_tokenizer_and_licence_come_along(tmp_path: Path):
     assert result.warnings == ()
 
 
+def test_metas_tokenizer_is_found_where_the_hub_has_it(tmp_path: Path):
+    write_hf(tmp_path, MetaModel())
+    (tmp_path / "tokenizer.model").write_text("another")
+    (tmp_path / "original").mkdir()
+    (tmp_path / "original" / "tokenizer.model").write_text("Meta's")
+    plan = plan_conversion(tmp_path, to="meta")
+    assert {file.name: file.content for file in plan.files}["tokenizer.model"] == b"Meta's"
+    assert plan.warnings == ()
+
+
 def test_missing_tokenizer_is_named_in_one_warning(tmp_path: Path):
     write_hf(tmp_path / "hf", MetaModel())
     (warning,) = plan_conversion(tmp_path / "hf", to="meta").warnings
@@ -166,7 +176,10 @@ def test_mistral_without_a_window_can_be(tmp_path: Path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"}, "architecture 'Qwen2ForCausalLM'"),
+        (
+            {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"},
+            r"architecture 'Qwen2ForCausalLM'; .* can be put into Meta's",
+        ),
         ({"architectures": ["LlamaForSequenceClassification"]}, "'LlamaForSequenceClassification'"),
         ({"attention_bias": True}, r"biases \(attention_bias\)"),
         ({"mlp_bias": True}, r"biases \(mlp_bias\)"),

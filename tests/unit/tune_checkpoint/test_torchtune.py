@@ -184,7 +184,7 @@ def test_folder_without_a_checkpoint_is_refused(tmp_path: Path):
             {"architectures": ["GemmaForCausalLM"], "model_type": "gemma"},
             {},
             UnsupportedCheckpointError,
-            "architecture 'GemmaForCausalLM'; LlamaForCausalLM and MistralForCausalLM",
+            "architecture 'GemmaForCausalLM'; LlamaForCausalLM and MistralForCausalLM can be converted from",
         ),
         (
             {},

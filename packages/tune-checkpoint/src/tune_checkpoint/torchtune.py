@@ -122,7 +122,7 @@ def _plan_with_config(
 ) -> Plan:
     """Meta's or torchtune's names, and a `config.json` that is right for the output too."""
     where = parts.path / CONFIG
-    architecture = check_decoder(where, config)
+    architecture = check_decoder(where, config, "be converted from the names that torchtune has")
     sizes = decoder_sizes(parts, stated_sizes(where, config), needs_head=False)
     is_tied = bool(config.get("tie_word_embeddings", False))
     if HEAD not in parts and not is_tied:

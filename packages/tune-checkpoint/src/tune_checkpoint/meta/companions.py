@@ -4,12 +4,14 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from tune_checkpoint.errors import UnsupportedCheckpointError
+from tune_checkpoint.errors import CheckpointError, UnsupportedCheckpointError
+from tune_checkpoint.mapped import MappedFile
 from tune_checkpoint.meta.config import EndTokens
 from tune_checkpoint.meta.generations import Generation
 from tune_checkpoint.plan import SideFile
 from tune_checkpoint.planning import copied_file
 from tune_checkpoint.tokenizers.files import Kind, detect_tokenizer, tokenizer_files_from
+from tune_checkpoint.tokenizers.sentencepiece_reader import read_sentencepiece
 
 TOKENIZER = "tokenizer.model"
 LEGAL = ("LICENSE", "LICENSE.txt", "LICENSE.md", "USE_POLICY.md", "NOTICE")
@@ -23,19 +25,22 @@ class Vocabulary(Struct, frozen=True):
     kind: Kind | None
 
 
-def find_vocabulary(folder: Path) -> Vocabulary | None:
+def find_vocabulary(folder: Path, vocab_size: int) -> Vocabulary | None:
     """The tokenizer of the weights in a folder.
 
-    Meta's Llama 1 and 2 have it one folder up, where the sizes of the model share it; Mistral's may have a
-    version at the end of the name, or be a tekken.json.
+    Mistral's may have a version at the end of its name, or be a tekken.json. That of Llama 1 and 2 stands one
+    folder up, where the sizes of the model share it; there it must have exactly the tokens of the embedding.
     """
     found = [
         folder / TOKENIZER,
         *sorted(folder.glob(f"{TOKENIZER}.v*"), reverse=True),
         folder / "tekken.json",
     ]
-    path = next((path for path in (*found, folder.parent / TOKENIZER) if path.is_file()), None)
-    return None if path is None else Vocabulary(path, detect_tokenizer(path))
+    path = next((path for path in found if path.is_file()), None)
+    if path is not None:
+        return Vocabulary(path, detect_tokenizer(path))
+    above = folder.parent / TOKENIZER
+    return Vocabulary(above, "sentencepiece") if _num_pieces(above) == vocab_size else None
 
 
 def tokenizer_companions(
@@ -76,6 +81,14 @@ def legal_files(folder: Path) -> list[SideFile]:
     """The licence and what belongs to it."""
     found = [folder / name for name in LEGAL]
     return [copied_file(path) for path in found if path.is_file() and path.stat().st_size <= MAX_LEGAL_BYTES]
+
+
+def _num_pieces(path: Path) -> int | None:
+    """Tokens of a SentencePiece model; None if there is none that can be read."""
+    try:
+        return len(read_sentencepiece(MappedFile(path)).pieces)
+    except CheckpointError:
+        return None
 
 
 def _assumed_tokens(generation: Generation | None) -> EndTokens:

@@ -13,8 +13,13 @@ MODEL_TYPES = {"llama": LLAMA, "mistral": MISTRAL}
 DEFAULT_THETA = 10_000.0
 
 
-def check_decoder(where: Path, config: dict[str, Any]) -> str:
+def check_decoder(where: Path, config: dict[str, Any], what: str) -> str:
     """Refuse a configuration of another model than the Llama decoder without biases, and name its class.
+
+    Args:
+        where: the file, for messages.
+        config: what is in it.
+        what: what cannot be done with another model, for messages.
 
     Raises:
         UnsupportedCheckpointError: it is of one.
@@ -23,7 +28,7 @@ def check_decoder(where: Path, config: dict[str, Any]) -> str:
     names = config.get("architectures")
     if architecture is None or names not in (None, [architecture]):
         found = names[0] if isinstance(names, list) and names else config.get("model_type")  # pyright: ignore[reportUnknownVariableType]
-        _refuse(where, f"architecture {found!r}; {LLAMA} and {MISTRAL} can be converted")
+        _refuse(where, f"architecture {found!r}; {LLAMA} and {MISTRAL} can {what}")
     for key in ("attention_bias", "mlp_bias"):
         if config.get(key):
             _refuse(where, f"biases ({key}), for which Meta's model has no place")

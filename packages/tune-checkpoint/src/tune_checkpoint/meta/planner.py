@@ -66,7 +66,7 @@ def plan_with_params(
     sizes = decoder_sizes(parts, params.stated, needs_head=needs_head)
     _check_stated(folder / PARAMS, params, sizes)
     tensors = plan_decoder(parts, sizes, dtype)
-    vocabulary = find_vocabulary(folder)
+    vocabulary = find_vocabulary(folder, sizes.vocab_size)
     generation = None
     if params.is_mistral:
         settings, assumed = mistral_settings(params, sliding_window(folder / PARAMS, params))

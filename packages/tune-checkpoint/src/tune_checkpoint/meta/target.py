@@ -9,7 +9,9 @@ from msgspec.structs import replace
 
 from tune_checkpoint.dtypes import FLOATS
 from tune_checkpoint.errors import UnsupportedCheckpointError
+from tune_checkpoint.hf import MAX_SIDE_BYTES
 from tune_checkpoint.layout import FileLayout, Placed
+from tune_checkpoint.meta.companions import LEGAL, TOKENIZER
 from tune_checkpoint.meta.config import DecoderSettings, llama3_scaling
 from tune_checkpoint.meta.decoder import (
     EMBEDDING,
@@ -23,12 +25,12 @@ from tune_checkpoint.meta.decoder import (
 from tune_checkpoint.meta.ffn import find_multiple
 from tune_checkpoint.meta.hf_config import check_decoder, read_settings, stated_sizes
 from tune_checkpoint.meta.params import PARAMS
-from tune_checkpoint.plan import Cast, Dequantise, Op, Plan, ReorderHeads, TensorPlan
+from tune_checkpoint.plan import Cast, Dequantise, Op, Plan, ReorderHeads, SideFile, TensorPlan
 from tune_checkpoint.planning import is_object, json_file
 from tune_checkpoint.torch_file.layout import torch_layout
 
 WEIGHTS = "consolidated.00.pth"
-KEPT = ("tokenizer.model", "LICENSE", "LICENSE.txt", "LICENSE.md", "USE_POLICY.md", "NOTICE")
+KEPT = (TOKENIZER, *LEGAL)
 """Files that go along as they are."""
 
 
@@ -44,12 +46,16 @@ def to_meta(plan: Plan) -> Plan:
     """
     where = Path(plan.source)
     config = _config(plan)
-    check_decoder(where, config)
+    check_decoder(where, config, "be put into Meta's format")
     stated, settings = stated_sizes(where, config), read_settings(where, config)
     tensors = _renamed(plan, stated)
     params, warnings = _params(where, tensors, stated, settings)
     files = [json_file(PARAMS, params), *(file for file in plan.files if file.name in KEPT)]
-    if not any(file.name == "tokenizer.model" for file in files):
+    below = where / "original" / TOKENIZER  # where the Llama 3 folders of the Hub have Meta's files
+    if below.is_file() and below.stat().st_size <= MAX_SIDE_BYTES:
+        files = [file for file in files if file.name != TOKENIZER]
+        files.append(SideFile(TOKENIZER, below.read_bytes()))
+    if not any(file.name == TOKENIZER for file in files):
         warnings.append(
             "tokenizer.model: the source has none, and it cannot be made from tokenizer.json; "
             "copy that of the original model"
