@@ -11,6 +11,10 @@ import ml_dtypes
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file
+
 from adapter_files import (
     DOWN,
     EMBEDDING,
@@ -31,10 +35,6 @@ from adapter_files import (
     write_adapter,
     write_base,
 )
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from safetensors.numpy import load_file
-
 from tune_checkpoint import UnsupportedCheckpointError, execute, plan_conversion
 from tune_checkpoint.peft import steps
 from tune_checkpoint.peft.merge import merge_adapter

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
+
 from adapter_files import (
     EMBEDDING,
     HEAD,
@@ -21,8 +23,6 @@ from adapter_files import (
     write_adapter,
     write_base,
 )
-from safetensors.numpy import load_file
-
 from tune_checkpoint import CorruptFileError, plan_conversion
 from tune_checkpoint.peft.merge import merge_adapter
 

@@ -5,6 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from adapter_files import (
     DOWN,
     EMBEDDING,
@@ -22,9 +25,6 @@ from adapter_files import (
     write_adapter,
     write_base,
 )
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-
 from tune_checkpoint import (
     CheckpointError,
     CheckpointNotFoundError,

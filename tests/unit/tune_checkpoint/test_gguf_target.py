@@ -12,10 +12,10 @@ import msgspec
 import numpy as np
 import pytest
 from gguf import GGMLQuantizationType
-from gguf_samples import LLAMA3, contents, fields, read_file, write_hf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gguf_samples import LLAMA3, contents, fields, read_file, write_hf
 from tune_checkpoint import convert, open_checkpoint, plan_conversion
 from tune_checkpoint.gguf import encode
 from tune_checkpoint.gguf.reader import read_gguf_header

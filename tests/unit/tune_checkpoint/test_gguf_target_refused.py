@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gguf_samples import CONFIG, LLAMA3, write_hf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from safetensors.numpy import load_file, save_file
 
+from gguf_samples import CONFIG, LLAMA3, write_hf
 from tune_checkpoint import (
     CheckpointError,
     CorruptFileError,
