@@ -250,6 +250,7 @@ def test_contradictions_are_named_with_their_place(
         (SOUND + b"\0", "the last bytes of a zip file are missing"),
         (b"\0" + SOUND, "the zip directory of 4 entries .* does not fit"),
         (b"PK\3\4", "the last bytes of a zip file are missing"),
+        (b"PK\6\7" + archive(), "the zip directory of 0 entries .* does not fit"),
     ],
 )
 def test_other_zip_files_are_refused_with_the_reason(tmp_path: Path, content: bytes, message: str):

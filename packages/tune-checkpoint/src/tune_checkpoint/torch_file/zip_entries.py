@@ -96,7 +96,7 @@ def _find_directory(file: MappedFile) -> tuple[int, int, int]:
             f"{file.path}: the zip file's end at byte {at} announces a comment that is not there"
         )
     located = bytes(file.view[max(0, at - LOCATOR.size) : at])
-    if located[:4] == LOCATOR_MAGIC:
+    if len(located) == LOCATOR.size and located.startswith(LOCATOR_MAGIC):
         at, (disk, first_disk, here, count, size, start) = _read_zip64_end(
             file, located, (disk, first_disk, here, count, size, start)
         )
