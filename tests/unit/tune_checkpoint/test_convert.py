@@ -190,3 +190,10 @@ def test_a_companion_that_cannot_be_read_is_named(folder: Path, tmp_path: Path):
     with pytest.raises(ReadFailedError, match=r"merges.txt: cannot be read: Input/output error"):
         convert(folder, tmp_path / "out")
     assert {path.name for path in tmp_path.iterdir()} == {"model"}
+
+
+def test_a_model_beside_the_adapter_that_was_merged_into_it_is_a_model(folder: Path, tmp_path: Path):
+    (folder / "adapter_config.json").write_text("{}")
+    result = convert(folder, tmp_path / "out")
+    assert result.kind == "hf"
+    assert "adapter_config.json" not in result.files

@@ -1,6 +1,9 @@
 """`tune convert-ckpt`, `tune inspect` and `tune diff`: what they write, print and end with."""
 
 import json
+import os
+import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -88,3 +91,15 @@ def test_differences_are_told_and_counted_in_the_exit_status(tune_here, model):
     assert "model.norm.weight" in other.out
     assert json.loads(tune_here("diff", model, "other", "--json").out)["identical"] is False
     assert tune_here("diff", model, "nowhere").code == 2
+
+
+def test_ctrl_c_says_that_the_same_command_goes_on(tune_here, model):
+    model.joinpath("model.safetensors").unlink()
+    os.mkfifo(model / "model.safetensors")
+    reader = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    reader.start()
+    said = tune_here("convert-ckpt", model)
+    assert (said.code, said.err) == (
+        130,
+        "error: interrupted; the same command goes on with the files that are finished\n",
+    )

@@ -20,6 +20,9 @@ SUFFIXES = (".gguf", ".safetensors", ".bin", ".pth", ".pt")
 MAX_JOBS = 256
 PART = re.compile(r"-\d{5}-of-\d{5}$")
 
+GOES_ON = "the same command goes on with the files that are finished"
+"""Of a conversion that was interrupted."""
+
 
 class ArgumentError(CheckpointError):
     """A word of the command line has no meaning here."""

@@ -7,7 +7,7 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tune_checkpoint.arguments import check_arguments, default_output_dir, parse_size
+from tune_checkpoint.arguments import GOES_ON, check_arguments, default_output_dir, parse_size
 from tune_checkpoint.cli_words import make_parser
 from tune_checkpoint.errors import CheckpointError
 
@@ -36,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CheckpointError as error:
         return _fail(str(error), TROUBLE if command == "diff" else error.exit_status)
     except KeyboardInterrupt:
-        return _fail("interrupted", 130)
+        is_kept = command in ("convert", "merge")
+        return _fail(f"interrupted{'; ' + GOES_ON if is_kept else ''}", 130)
     except BrokenPipeError:  # whoever read our output has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return TROUBLE if command == "diff" else 1

@@ -13,7 +13,7 @@ from tune_checkpoint.planning import copied_file, is_object, json_file, planned
 
 CONFIG = "config.json"
 SIDE_SUFFIXES = (".json", ".jinja", ".model", ".txt", ".md", ".py", ".tiktoken")
-NOT_COPIED = (".index.json", "params.json")
+NOT_COPIED = (".index.json", "params.json", "adapter_config.json")
 MAX_SIDE_BYTES = 100_000_000
 HEADS = ("lm_head.weight",)
 """Of tensors that are one, these go; the embedding stays, as transformers has it."""

@@ -39,8 +39,6 @@ def detect_kind(path: Path | str) -> Kind:
 
 def _kind_of_folder(folder: Path) -> Kind:
     names = {entry.name for entry in folder.iterdir()}
-    if "adapter_config.json" in names:
-        raise UnsupportedCheckpointError(_adapter(folder))
     if any(name in names for name in HF_WEIGHTS):
         return "hf"
     if "params.json" in names and any(META_SHARD.fullmatch(name) for name in names):
@@ -53,6 +51,8 @@ def _kind_of_folder(folder: Path) -> Kind:
         return "gguf"
     if any(TORCHTUNE_FILE.fullmatch(name) for name in names):
         return "torchtune"
+    if "adapter_config.json" in names:  # last: torchtune has one beside the merged weights, too
+        raise UnsupportedCheckpointError(_adapter(folder))
     found = ", ".join(sorted(names)[:8]) or "nothing"
     raise UnsupportedCheckpointError(
         f"{folder}: no checkpoint that can be read; found {found}\n"

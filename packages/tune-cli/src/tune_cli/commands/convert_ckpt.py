@@ -1,5 +1,6 @@
 """`tune convert-ckpt`."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -27,7 +28,7 @@ def convert_ckpt(
     force: Annotated[bool, Parameter(name=["--force", "-f"])] = False,
     json: bool = False,
     jobs: Annotated[int | None, Parameter(name=["--jobs", "-j"], metavar="N")] = None,
-) -> None:
+) -> int:
     """Convert a checkpoint from any format to any other.
 
     Args:
@@ -47,7 +48,7 @@ def convert_ckpt(
         jobs: Tensors worked on at a time; by default one for each core.
     """
     from tune_checkpoint import convert, plan_conversion
-    from tune_checkpoint.arguments import check_arguments, default_output_dir, parse_size
+    from tune_checkpoint.arguments import GOES_ON, check_arguments, default_output_dir, parse_size
     from tune_checkpoint.conversion_text import conversion_lines, plan_json, plan_lines
     from tune_checkpoint.progress import ProgressLine
 
@@ -57,27 +58,32 @@ def convert_ckpt(
         plan = plan_conversion(src, to=to, kind=from_, dtype=dtype, adapter=adapter, quant=quant)
         warn(plan.warnings)
         print_json(plan_json(plan)) if json else print("\n".join(plan_lines(plan)))
-        return
-    with ProgressLine("converting") as progress:
-        result = convert(
-            src,
-            output_dir or default_output_dir(src, to, quant),
-            to=to,
-            kind=from_,
-            dtype=dtype,
-            adapter=adapter,
-            quant=quant,
-            force=force,
-            max_shard_size=size,
-            verify=verify,
-            jobs=jobs,
-            progress=progress,
-        )
+        return 0
+    try:
+        with ProgressLine("converting") as progress:
+            result = convert(
+                src,
+                output_dir or default_output_dir(src, to, quant),
+                to=to,
+                kind=from_,
+                dtype=dtype,
+                adapter=adapter,
+                quant=quant,
+                force=force,
+                max_shard_size=size,
+                verify=verify,
+                jobs=jobs,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        print(f"error: interrupted; {GOES_ON}", file=sys.stderr)
+        return 130
     warn(result.warnings)
     if json:
         print_json(result)
     else:
         print("\n".join(conversion_lines(result, next_commands=_next(result.output_dir, to))))
+    return 0
 
 
 def _next(folder: str, to: str) -> list[str]:
