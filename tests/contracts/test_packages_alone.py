@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from small_llama import small_weights, write_folder
+
 PACKAGES = Path(__file__).parents[2] / "packages"
 PROBE = """
 import importlib.metadata, sys
@@ -40,3 +42,15 @@ def test_package_installs_and_imports_without_torch(package, what, tmp_path):
     probe = PROBE.format(module=package.replace("-", "_"))
     done = subprocess.run([python, "-c", probe], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    if package == "tune-checkpoint":
+        _convert_alone(tmp_path)
+
+
+def _convert_alone(folder: Path) -> None:
+    """Use the package's command as somebody who installed nothing else."""
+    write_folder(folder / "model", small_weights())
+    command = [folder / "venv" / "bin" / "tune-checkpoint"]
+    for words in (["convert", "model", "--dtype", "bf16"], ["verify", "model-hf"], ["inspect", "model-hf"]):
+        done = subprocess.run([*command, *words], capture_output=True, text=True, cwd=folder)
+        assert done.returncode == 0, done.stderr
+    assert (folder / "model-hf" / "model.safetensors").is_file()
