@@ -1,6 +1,8 @@
 """What `inspect` says of checkpoints of every kind, from headers alone."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -224,3 +226,19 @@ def test_tensor_infos_name_their_file(tmp_path: Path):
     first = inspect(tmp_path).tensors[0]
     assert isinstance(first, TensorInfo)
     assert first.file == "model-00001-of-00002.safetensors"
+
+
+@pytest.mark.parametrize("name", ["model.gguf", "folder"])
+def test_nothing_heavy_is_loaded(write_llama: WriteLlama, tmp_path: Path, name: str):
+    write_llama()
+    write_folder(tmp_path / "folder", small_weights())
+    code = """
+import sys
+from tune_checkpoint import inspect
+from tune_checkpoint.text import inspection_lines
+inspection_lines(inspect(sys.argv[1]))
+print(*sys.modules)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / name)]
+    loaded = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    assert not {"numpy", "ml_dtypes", "gguf", "safetensors", "torch"} & set(loaded)

@@ -50,8 +50,11 @@ def test_sound_folder_is_ok_and_everything_was_looked_at(tmp_path: Path, num_sha
 
 
 def test_sound_files_of_other_formats_are_ok(write_llama: WriteLlama, tmp_path: Path):
-    found = verify(write_llama(quant="Q8_0").path)
-    assert (found.ok, found.checked) == (True, ("headers", "shapes (llama)", "finite values"))
+    (tmp_path / "gguf").mkdir()
+    path = write_llama(path=tmp_path / "gguf" / "x.gguf", quant="Q8_0").path
+    for found in (verify(path), verify(path.parent)):
+        assert (found.ok, found.checked) == (True, ("headers", "shapes (llama)", "finite values"))
+        assert found.not_checked == ()
     weights = {name: torch.from_numpy(array) for name, array in small_weights().items()}
     weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
     torch.save(weights, tmp_path / "pytorch_model.bin")

@@ -160,8 +160,9 @@ def _against_config(
 
 def _check_tokenizer(path: Path, kind: AnyKind, tensors: Sequence[TensorSlice], report: _Report) -> None:
     embedding = next((tensor for tensor in tensors if tensor.name in EMBEDDINGS), None)
-    # A part of a Meta checkpoint has some of the rows only.
-    if not path.is_dir() or kind == "meta" or embedding is None or len(embedding.shape) != 2:
+    # Parts of a Meta checkpoint have some rows each, GGUF files their tokens inside: planning counts those.
+    is_planned = kind in ("meta", "gguf")
+    if not path.is_dir() or is_planned or embedding is None or len(embedding.shape) != 2:
         return
     try:
         problems = check_tokenizer(path, embedding)
