@@ -68,8 +68,9 @@ def why_unchecked(config: Mapping[str, Any]) -> str | None:
         return f"no {CONFIG}"
     if config.get("quantization_config"):
         return "quantised weights"
-    if config.get("model_type") not in FAMILIES:
-        return f"architecture {config.get('model_type')!r} is not known"
+    family = config.get("model_type")
+    if not isinstance(family, str) or family not in FAMILIES:
+        return f"architecture {family!r} is not known"
     names = config.get("architectures")
     if names and not (isinstance(names, list) and str(names[0]).endswith("ForCausalLM")):  # pyright: ignore[reportUnknownArgumentType]
         return "not a model that generates text"

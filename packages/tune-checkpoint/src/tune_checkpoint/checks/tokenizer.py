@@ -69,7 +69,7 @@ def _highest(path: Path) -> tuple[str, int]:
     """The token with the highest id in a `tokenizer.json`."""
     try:
         tokenizer = msgspec.json.decode(path.read_bytes(), type=_Tokenizer)
-    except (OSError, msgspec.MsgspecError, RecursionError) as error:
+    except (OSError, ValueError, msgspec.MsgspecError, RecursionError) as error:
         raise CorruptFileError(f"{path}: cannot be read: {error}") from error
     vocab = tokenizer.model.vocab
     tokens = [(token.content, token.id) for token in tokenizer.added_tokens]
