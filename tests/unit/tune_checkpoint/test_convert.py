@@ -197,3 +197,17 @@ def test_a_model_beside_the_adapter_that_was_merged_into_it_is_a_model(folder: P
     result = convert(folder, tmp_path / "out")
     assert result.kind == "hf"
     assert "adapter_config.json" not in result.files
+
+
+LIMITED = """
+import resource, sys
+from tune_checkpoint.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+sys.exit(main(["convert", "model", "--output-dir", "out", "--max-shard-size", "30kB"]))
+"""
+
+
+def test_a_system_that_refuses_to_write_is_told_and_nothing_is_left(folder: Path, tmp_path: Path):
+    done = subprocess.run([sys.executable, "-c", LIMITED], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "error: out: could not be written: File too large\n")
+    assert {path.name for path in tmp_path.iterdir()} == {"model"}

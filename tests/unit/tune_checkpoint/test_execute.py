@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tune_checkpoint import CorruptFileError, UnsupportedCheckpointError, execute
+from tune_checkpoint import CorruptFileError, ReadFailedError, UnsupportedCheckpointError, execute
 from tune_checkpoint.execute import tensor_blocks
 from tune_checkpoint.plan import Cast, ReorderHeads, TensorPlan, TensorSlice
 from tune_checkpoint.sources import Sources
@@ -119,3 +119,9 @@ def test_a_file_that_became_shorter_is_named_with_the_place(tmp_path: Path):
         file.truncate(200)
     with pytest.raises(CorruptFileError, match=r"x: ends at byte 200, before the end of tensor 'x'"):
         made(TensorPlan("x", "F32", (100,), (source,)))
+
+
+def test_a_source_that_the_system_cannot_read_is_named_with_the_place(tmp_path: Path):
+    folder = TensorSlice(str(tmp_path), "x", "F32", (100,), 8, 400)  # which opens, and cannot be read
+    with pytest.raises(ReadFailedError, match=r": tensor 'x' cannot be read at byte 8: Is a directory"):
+        made(TensorPlan("x", "F32", (100,), (folder,)))
