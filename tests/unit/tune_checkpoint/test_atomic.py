@@ -182,6 +182,25 @@ def test_folder_that_somebody_writes_is_left_alone(tmp_path: Path):
     assert entries(theirs) == {"config.json"}
 
 
+def test_a_link_in_the_place_of_the_folder_to_fill_is_not_followed(tmp_path: Path):
+    theirs = filled(tmp_path / "theirs")
+    (tmp_path / ".out.aa.partial").symlink_to(theirs)
+    with pytest.raises(OSError, match="Not a directory"), atomic_folder(tmp_path / "out", key="aa"):
+        pass
+    assert entries(theirs) == {"config.json"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another user")
+def test_what_another_user_has_left_is_not_gone_on_with(tmp_path: Path):
+    (tmp_path / ".out.aa.partial").mkdir()
+    os.chown(tmp_path / ".out.aa.partial", 12345, -1)
+    with (
+        pytest.raises(OutputExistsError, match=r"out: cannot be made: .* is another user's; remove it"),
+        atomic_folder(tmp_path / "out", key="aa"),
+    ):
+        pass
+
+
 def test_what_was_interrupted_under_a_key_is_gone_on_with_under_the_same_and_cleared_under_another(
     tmp_path: Path,
 ):

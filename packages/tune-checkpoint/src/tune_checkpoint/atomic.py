@@ -116,16 +116,17 @@ def _clear_leftovers(target: Path, keep: Path) -> None:
 
 
 @contextmanager
-def _held(folder: Path) -> Generator[None]:
+def _held(folder: Path) -> Generator[int]:
     """Hold a folder, under whatever name it goes on, until the block or this process ends.
 
     Raises:
         BlockingIOError: another holds it.
+        OSError: it is a link, or no folder.
     """
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 
@@ -136,13 +137,15 @@ def _made_and_held(partial: Path, target: Path) -> Generator[None]:
         while True:
             partial.mkdir(exist_ok=True)
             try:
-                held.enter_context(_held(partial))
+                descriptor = held.enter_context(_held(partial))
             except FileNotFoundError:
                 continue
             except BlockingIOError:
                 raise OutputExistsError(
                     f"{target}: is being written by another process; wait for it"
                 ) from None
+            if os.fstat(descriptor).st_uid != os.geteuid():  # who knows what is in it
+                raise OutputExistsError(f"{target}: cannot be made: {partial} is another user's; remove it")
             if partial.exists():
                 break
             held.close()  # another process has cleared it up before it was held

@@ -118,7 +118,8 @@ def _write_file(
 ) -> dict[str, int]:
     path = folder / file.name
     partial = path.with_name(f"{path.name}.partial")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    partial.unlink(missing_ok=True)
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     checked = checked or file.finish is not None
     try:
         os.ftruncate(descriptor, file.size)
