@@ -57,8 +57,9 @@ def test_seed_that_cannot_be_read_is_no_seed():
         fuzz(crash, [b"unsound"], seconds=1)
 
 
-def test_search_goes_deeper_than_one_mutation_reaches(tmp_path: Path):
+def test_search_goes_deeper_than_one_mutation_reaches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """Each right letter is refused in another way, so that the next one is sought from there."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
     def read(path: Path) -> None:
         right = [found == letter for found, letter in zip(path.read_bytes(), b"fuzz", strict=False)]
