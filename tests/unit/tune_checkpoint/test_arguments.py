@@ -19,9 +19,9 @@ def test_progress_text_has_rate_and_time_left():
     ("src", "to", "quant", "expected"),
     [
         ("some/Llama-3.1-8B", "hf", None, "Llama-3.1-8B-hf"),
-        ("x/model-00001-of-00003.gguf", "hf", None, "model-hf"),
+        ("x/small-00001-of-00003.gguf", "hf", None, "small-hf"),
         ("small.Q4_1.gguf", "meta", None, "small.Q4_1-meta"),
-        ("pytorch_model.bin", "hf", None, "pytorch_model-hf"),
+        ("llama/pytorch_model.bin", "hf", None, "llama-hf"),
         ("my-model/", "gguf", "Q8_0", "my-model-gguf-q8_0"),
         ("lora", "merged", None, "lora-merged"),
         ("llama-hf", "gguf", "q8_0", "llama-gguf-q8_0"),

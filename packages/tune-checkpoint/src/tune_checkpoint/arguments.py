@@ -18,6 +18,8 @@ UNITS = {
 }
 SUFFIXES = (".gguf", ".safetensors", ".bin", ".pth", ".pt")
 MAX_JOBS = 256
+COMMON = ("model", "pytorch_model", "consolidated", "consolidated.00", "lit_model")
+"""Names that files have in every folder: the folder's tells more."""
 PART = re.compile(r"-\d{5}-of-\d{5}$")
 
 GOES_ON = "the same command goes on with the files that are finished"
@@ -71,5 +73,6 @@ def default_output_dir(src: Path | str, to: str, quant: str | None = None) -> Pa
     name = src.resolve().name if src.name in ("", "..") else src.name
     if src.suffix in SUFFIXES and not src.is_dir():
         name = PART.sub("", name.removesuffix(src.suffix))
+        name = src.resolve().parent.name if name in COMMON else name
     name = re.sub("-(hf|meta)$", "", name)  # what an earlier conversion was named after
     return Path("-".join((name or "checkpoint", to, *([quant.lower()] if quant else []))))
