@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from tune_checkpoint.errors import CorruptFileError, UnsupportedCheckpointError
 from tune_checkpoint.mapped import MappedFile
-from tune_checkpoint.torch_file.values import Span
+from tune_checkpoint.torch_file.values import Span, shown
 
 LOCAL = struct.Struct("<4s5H3L2H")
 """Magic, version, flags, method, time, date, CRC, stored size, size, lengths of name and extra fields."""
@@ -68,11 +68,11 @@ def read_entries(file: MappedFile) -> dict[str, Span]:
     for entry in sorted(described, key=lambda entry: entry.header):
         if entry.header < end:
             raise CorruptFileError(
-                f"{file.path}: zip entry {entry.name!r} at byte {entry.header} overlaps {previous!r}, which "
+                f"{file.path}: zip entry {shown(entry.name)} at byte {entry.header} overlaps {shown(previous)}, which "
                 f"ends at byte {end}; torch.save writes no such file"
             )
         if entry.name in entries:
-            raise CorruptFileError(f"{file.path}: zip entry {entry.name!r} stands there twice")
+            raise CorruptFileError(f"{file.path}: zip entry {shown(entry.name)} stands there twice")
         entries[entry.name] = placed = _place(file, entry, limit=start)
         end, previous = placed.offset + placed.size, entry.name
     return _below_root(file, entries)
@@ -155,7 +155,7 @@ def _described(file: MappedFile, at: int, variable: bytes, fields: tuple[int, ..
     name = _checked_name(file, at, raw_name)
     if disk:
         raise UnsupportedCheckpointError(f"{file.path}: a zip file in several parts; join them first")
-    wide = _widened(f"{file.path}: zip entry {name!r}", extra, (size, stored, header))
+    wide = _widened(f"{file.path}: zip entry {shown(name)}", extra, (size, stored, header))
     return _Described(raw_name, name, flags, method, *wide)
 
 
@@ -166,7 +166,7 @@ def _check_stored(file: MappedFile, described: list[_Described]) -> None:
             f"{file.path}: a TorchScript program, not a checkpoint; save the model's state_dict() instead"
         )
     for entry in described:
-        where = f"{file.path}: zip entry {entry.name!r}"
+        where = f"{file.path}: zip entry {shown(entry.name)}"
         if entry.flags & ENCRYPTED:
             raise UnsupportedCheckpointError(f"{where} is encrypted; save the checkpoint without a password")
         if entry.method:
@@ -212,7 +212,7 @@ def _widened(where: str, extra: bytes, values: tuple[int, int, int]) -> tuple[in
 
 def _place(file: MappedFile, entry: _Described, *, limit: int) -> Span:
     """Where the bytes of an entry are, from its local header, which must say what the directory says."""
-    what = f"zip entry {entry.name!r}"
+    what = f"zip entry {shown(entry.name)}"
     fixed = LOCAL.unpack(file.read(entry.header, LOCAL.size, what))
     magic, _, flags, method, _, _, _, stored, size, name_length, extra_length = fixed
     if magic != LOCAL_MAGIC:
