@@ -68,8 +68,8 @@ def read_entries(file: MappedFile) -> dict[str, Span]:
     for entry in sorted(described, key=lambda entry: entry.header):
         if entry.header < end:
             raise CorruptFileError(
-                f"{file.path}: zip entry {shown(entry.name)} at byte {entry.header} overlaps {shown(previous)}, "
-                f"which ends at byte {end}; torch.save writes no such file"
+                f"{file.path}: zip entry {shown(entry.name)} at byte {entry.header} overlaps "
+                f"{shown(previous)}, which ends at byte {end}; torch.save writes no such file"
             )
         if entry.name in entries:
             raise CorruptFileError(f"{file.path}: zip entry {shown(entry.name)} stands there twice")
