@@ -11,9 +11,9 @@ from msgspec import Struct
 
 from tune_checkpoint._convert import plan_conversion
 from tune_checkpoint.hf import BUFFERS
-from tune_checkpoint.listing import AnyKind, all_tensors, kind_of, place, read_json
+from tune_checkpoint.listing import AnyKind, all_tensors, kind_of, place
 from tune_checkpoint.plan import Progress, TensorPlan
-from tune_checkpoint.planning import planned
+from tune_checkpoint.planning import planned, read_json
 from tune_checkpoint.threads import do_all, num_jobs
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ from tune_checkpoint.checkpoint import Format, format_of
 from tune_checkpoint.facts import Facts, ModelSizes, read_facts
 from tune_checkpoint.gguf.parts import read_gguf
 from tune_checkpoint.hf import BUFFERS, without_tied
-from tune_checkpoint.listing import ADAPTER_CONFIG, AnyKind, all_tensors, distinct, kind_of, place, read_json
+from tune_checkpoint.listing import ADAPTER_CONFIG, AnyKind, all_tensors, distinct, kind_of, place
 from tune_checkpoint.plan import TensorSlice
+from tune_checkpoint.planning import read_json
 
 COMPUTED = ("rope_freqs.weight", "rope.freqs")
 """Tensors of GGUF and Meta files that are no parameters, besides those of Hugging Face's."""

@@ -18,8 +18,9 @@ from tune_checkpoint.checks.shapes import CONFIG, check_shapes, why_unchecked
 from tune_checkpoint.checks.tokenizer import MODEL, TOKENIZER, check_tokenizer
 from tune_checkpoint.errors import CheckpointError, CorruptFileError, UnsupportedCheckpointError
 from tune_checkpoint.facts import EMBEDDINGS
-from tune_checkpoint.listing import ADAPTER_CONFIG, AnyKind, distinct, kind_of, read_json
+from tune_checkpoint.listing import ADAPTER_CONFIG, AnyKind, distinct, kind_of
 from tune_checkpoint.plan import Progress, TensorPlan, TensorSlice
+from tune_checkpoint.planning import read_json
 from tune_checkpoint.threads import do_all, num_jobs
 
 TORCH_SUFFIXES = (".bin", ".pt", ".pth")

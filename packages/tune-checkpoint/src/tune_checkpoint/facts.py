@@ -10,9 +10,9 @@ from msgspec.structs import asdict, replace
 
 from tune_checkpoint.errors import CorruptFileError
 from tune_checkpoint.gguf.metadata import Metadata
-from tune_checkpoint.listing import AnyKind, read_json
+from tune_checkpoint.listing import AnyKind
 from tune_checkpoint.plan import TensorSlice
-from tune_checkpoint.planning import is_object
+from tune_checkpoint.planning import is_object, read_json
 
 EMBEDDINGS = (
     "model.embed_tokens.weight",

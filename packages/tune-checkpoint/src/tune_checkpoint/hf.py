@@ -1,15 +1,14 @@
 """Plans a conversion of weights that have Hugging Face's names already, in safetensors or in torch files."""
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from tune_checkpoint.checkpoint import read_tensors
 from tune_checkpoint.dtypes import TORCH_NAMES
-from tune_checkpoint.errors import CorruptFileError, UnsupportedCheckpointError
+from tune_checkpoint.errors import UnsupportedCheckpointError
 from tune_checkpoint.plan import Kind, Plan, SideFile, TensorSlice
-from tune_checkpoint.planning import copied_file, is_object, json_file, planned
+from tune_checkpoint.planning import copied_file, json_file, planned, read_json
 
 CONFIG = "config.json"
 SIDE_SUFFIXES = (".json", ".jinja", ".model", ".txt", ".md", ".py", ".tiktoken")
@@ -30,7 +29,7 @@ def plan_hf(path: Path, dtype: str | None, kind: Kind) -> Plan:
         kind: `hf` or `torch`, for the plan.
     """
     folder = path if path.is_dir() else path.parent
-    config = read_config(folder)
+    config = read_json(folder / CONFIG)
     tensors = [tensor for tensor in read_tensors(path) if not tensor.name.endswith(BUFFERS)]
     if not any("." in tensor.name for tensor in tensors):
         raise UnsupportedCheckpointError(
@@ -41,24 +40,6 @@ def plan_hf(path: Path, dtype: str | None, kind: Kind) -> Plan:
     architecture = (config.get("architectures") or [config.get("model_type") or "unknown"])[0]
     plans = tuple(planned(tensor.name, [tensor], dtype) for tensor in kept)
     return Plan(str(path), kind, str(architecture), plans, files, warnings)
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """`config.json`, or nothing where there is none.
-
-    Raises:
-        CorruptFileError: it is no JSON object.
-    """
-    path = folder / CONFIG
-    if not path.is_file():
-        return {}
-    try:
-        config: Any = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise CorruptFileError(f"{path}: not valid JSON: {error}") from error
-    if not is_object(config):
-        raise CorruptFileError(f"{path}: not a JSON object")
-    return config
 
 
 def without_tied(tensors: Iterable[TensorSlice], is_tied: object) -> list[TensorSlice]:

@@ -1,16 +1,14 @@
 """Which files of a checkpoint hold weights, and every tensor in them, whatever its kind."""
 
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from tune_checkpoint.checkpoint import read_tensors
-from tune_checkpoint.errors import CheckpointNotFoundError, CorruptFileError
+from tune_checkpoint.errors import CheckpointNotFoundError
 from tune_checkpoint.kinds import META_SHARD, TORCHTUNE_FILE, detect_kind
 from tune_checkpoint.plan import Kind, TensorSlice
-from tune_checkpoint.planning import is_object
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
@@ -77,20 +75,3 @@ def distinct(tensors: Iterable[TensorSlice]) -> list[TensorSlice]:
 def place(tensor: TensorSlice) -> tuple[object, ...]:
     """What two tensors have in common that are one."""
     return tensor.path, tensor.offset, tensor.shape, tensor.dtype, tensor.strides
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A small JSON file, or nothing where there is none.
-
-    Raises:
-        CorruptFileError: it is no JSON object.
-    """
-    if not path.is_file():
-        return {}
-    try:
-        value: Any = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise CorruptFileError(f"{path}: not valid JSON: {error}") from error
-    if not is_object(value):
-        raise CorruptFileError(f"{path}: not a JSON object")
-    return value

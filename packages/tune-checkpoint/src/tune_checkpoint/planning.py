@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
 from tune_checkpoint.dtypes import FLOATS
-from tune_checkpoint.errors import ReadFailedError
+from tune_checkpoint.errors import CorruptFileError, ReadFailedError
 from tune_checkpoint.gguf.types import BLOCKS
 from tune_checkpoint.plan import Cast, Dequantise, Op, SideFile, TensorPlan, TensorSlice
 
@@ -68,3 +68,23 @@ def copied_file(path: Path) -> SideFile:
         return SideFile(path.name, path.read_bytes())
     except OSError as error:
         raise ReadFailedError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A small JSON file, or nothing where there is none.
+
+    Raises:
+        CorruptFileError: it is no JSON object.
+        ReadFailedError: the system cannot read it.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        value: Any = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ReadFailedError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise CorruptFileError(f"{path}: not valid JSON: {error}") from error
+    if not is_object(value):
+        raise CorruptFileError(f"{path}: not a JSON object")
+    return value

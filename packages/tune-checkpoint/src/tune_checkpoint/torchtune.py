@@ -14,14 +14,14 @@ from msgspec.structs import replace
 
 from tune_checkpoint.checkpoint import read_tensors
 from tune_checkpoint.errors import CheckpointNotFoundError, CorruptFileError, UnsupportedCheckpointError
-from tune_checkpoint.hf import CONFIG, companions, read_config, without_tied
+from tune_checkpoint.hf import CONFIG, companions, without_tied
 from tune_checkpoint.meta.assemble import Parts, decoder_sizes, plan_decoder
 from tune_checkpoint.meta.decoder import HEAD, NORM
 from tune_checkpoint.meta.hf_config import check_decoder, stated_sizes
 from tune_checkpoint.meta.params import PARAMS, read_params
 from tune_checkpoint.meta.planner import plan_with_params
 from tune_checkpoint.plan import Kind, Plan, TensorSlice
-from tune_checkpoint.planning import planned
+from tune_checkpoint.planning import planned, read_json
 
 HF_SHARD = re.compile(r"hf_model_(\d+)_(\d+)\.pt")
 """Which part, and after which epoch."""
@@ -57,7 +57,7 @@ def plan_torchtune(path: Path, dtype: str | None, kind: Kind) -> Plan:
     is_own = any(tensor.name.startswith("layers.0.attn.") for tensor in tensors)
     called = _metas_names(tensor.name for tensor in tensors) if is_own else None
     parts = Parts(folder, [(files[0], tensors)], called)
-    config = read_config(folder)
+    config = read_json(folder / CONFIG)
     if config:
         return _plan_with_config(path, parts, config, dtype, kind)
     if (folder / PARAMS).is_file():
@@ -155,7 +155,7 @@ def _plan_hf_names(
             )
         names[tensor.name] = tensor
     folder = files[0].parent
-    config = read_config(folder)
+    config = read_json(folder / CONFIG)
     present = {match[1] for name in names if (match := re.match(r"model\.layers\.(\d+)\.", name))}
     stated = config.get("num_hidden_layers", len(present))
     if stated != len(present):

@@ -10,9 +10,9 @@ from msgspec import Struct
 from tune_checkpoint.checkpoint import BIN_INDEX_NAME, BIN_NAME, INDEX_NAME, WEIGHTS_NAME, read_tensors
 from tune_checkpoint.checks.problems import Problem, problem, problem_of
 from tune_checkpoint.errors import CheckpointError
-from tune_checkpoint.listing import AnyKind, distinct, read_json, weight_files
+from tune_checkpoint.listing import AnyKind, distinct, weight_files
 from tune_checkpoint.plan import TensorSlice
-from tune_checkpoint.planning import is_object
+from tune_checkpoint.planning import is_object, read_json
 from tune_checkpoint.safetensors_reader import read_index
 
 SHARD = re.compile(r"(model|pytorch_model)-\d{5}-of-\d{5}\.(safetensors|bin)")

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from tune_checkpoint.checkpoint import read_tensors
 from tune_checkpoint.dtypes import ITEM_BYTES, TORCH_NAMES
 from tune_checkpoint.errors import CorruptFileError, UnsupportedCheckpointError
-from tune_checkpoint.hf import companions, read_config
+from tune_checkpoint.hf import companions
 from tune_checkpoint.litgpt.config import check_llama, decoder_settings, stated_sizes
 from tune_checkpoint.litgpt.flat_yaml import read_flat_yaml
 from tune_checkpoint.meta.assemble import is_same
@@ -30,7 +30,7 @@ from tune_checkpoint.meta.decoder import (
     decoder_tensors,
 )
 from tune_checkpoint.plan import Kind, Plan, TensorPlan, TensorSlice
-from tune_checkpoint.planning import planned
+from tune_checkpoint.planning import planned, read_json
 
 WEIGHTS, CONFIG = "lit_model.pth", "model_config.yaml"
 
@@ -75,7 +75,7 @@ def plan_litgpt(path: Path, dtype: str | None, kind: Kind) -> Plan:
 
 def _end_tokens(folder: Path) -> EndTokens:
     """From the `config.json` of the model that was trained, of which LitGPT keeps a copy."""
-    config = read_config(folder)
+    config = read_json(folder / "config.json")
     return EndTokens(config.get("bos_token_id"), config.get("eos_token_id"))
 
 
