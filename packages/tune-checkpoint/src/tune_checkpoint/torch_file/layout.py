@@ -14,6 +14,7 @@ from math import prod
 from msgspec import Struct
 
 from tune_checkpoint.dtypes import ITEM_BYTES
+from tune_checkpoint.layout import Piece
 from tune_checkpoint.torch_file.state_dict_pickle import TensorSpec, pickled_state_dict
 from tune_checkpoint.torch_file.zip_entries import (
     CENTRAL,
@@ -39,9 +40,6 @@ PADDING_FIELD = b"FB"
 ZIP64_VERSION = 45
 NEW_YEAR_1980 = 0x21
 """The first date that a zip file can have: the bytes do not depend on the clock either."""
-
-Piece = tuple[int, bytes]
-"""An offset in the file, and what stands there."""
 
 
 class _Entry(Struct, frozen=True):
