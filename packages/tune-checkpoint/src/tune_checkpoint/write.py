@@ -1,9 +1,12 @@
 """Writes the files of a layout: several tensors at once, each file whole or absent; goes on after a kill."""
 
+import ctypes
 import errno
 import os
+import sys
 import zlib
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from threading import Event, Lock
 
@@ -18,6 +21,7 @@ from tune_checkpoint.shards import write_file
 from tune_checkpoint.sources import Sources
 from tune_checkpoint.threads import do_all
 
+SYNC_FILE_RANGE_WRITE = 2
 FLUSH_BYTES = 1 << 26
 """Bytes after which the system is asked to begin writing them to the disk."""
 NO_KERNEL_COPY = {errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM}
@@ -87,9 +91,6 @@ def check_written(files: Sequence[FileLayout], folder: Path, sums: Sums, meter: 
     """
     written = [(file.name, _written(folder / file.name, placed)) for file in files for placed in file.tensors]
     with Sources() as sources:
-        for name in dict(written):  # else memory answers, and not the disk
-            if hasattr(os, "posix_fadvise"):
-                os.posix_fadvise(sources.descriptor(str(folder / name)), 0, 0, os.POSIX_FADV_DONTNEED)
         tasks = [
             lambda tensor=tensor, crc=sums[name][tensor.name]: _check_tensor(tensor, crc, sources, meter)
             for name, tensor in written
@@ -172,10 +173,15 @@ def _write_at(descriptor: int, content: memoryview, offset: int) -> None:
 def _start_flush(descriptor: int, offset: int, size: int) -> None:
     """Have the system begin to write to the disk, so that less is left to wait for at the end.
 
-    It also need not keep the pages, which are read again from the disk if at all.
+    Source: sync_file_range(2), which only Linux has; Python does not offer it.
     """
-    if hasattr(os, "posix_fadvise"):
-        os.posix_fadvise(descriptor, offset, size, os.POSIX_FADV_DONTNEED)
+    if sys.platform == "linux" and (flush := getattr(_libc(), "sync_file_range", None)):
+        flush(descriptor, ctypes.c_int64(offset), ctypes.c_int64(size), SYNC_FILE_RANGE_WRITE)  # it may fail
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None)
 
 
 def _copy(source: TensorSlice, sources: Sources, descriptor: int, offset: int, meter: Meter) -> None:
