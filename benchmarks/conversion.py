@@ -3,9 +3,9 @@
     uv run python benchmarks/conversion.py [--gigabytes 8] [--in FOLDER]
 
 Made models of Llama 3's shape, random, in bf16. Each source is copied by `cp`, and converted without and with
-verification, in turn. A conversion ends when all is on the disk, so `cp` is timed until then, too. The table has
-medians, and the medians of each round's ratios. The last part converts a Meta checkpoint of two shards beside
-transformers 4.45.2, the last version with a converter, which holds the model in memory about twice.
+verification, in turn. A conversion ends when all is on the disk, so `cp` is timed until then, too. The table
+has medians, and the medians of each round's ratios. The last part converts a Meta checkpoint of two shards
+beside transformers 4.45.2, the last version with a converter, which holds the model in memory about twice.
 """
 
 import argparse
