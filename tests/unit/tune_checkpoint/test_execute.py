@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tune_checkpoint import CorruptFileError, ReadFailedError, UnsupportedCheckpointError, execute
+from tune_checkpoint.dtypes import numpy_dtype
 from tune_checkpoint.execute import tensor_blocks
 from tune_checkpoint.plan import Cast, ReorderHeads, TensorPlan, TensorSlice
 from tune_checkpoint.sources import Sources
@@ -107,10 +108,31 @@ def test_scalars_and_empty_tensors_pass(tmp_path: Path, shape: tuple[int, ...]):
         assert made(TensorPlan("x", dtype, shape, (source,), ops=ops)) == expected.tobytes()
 
 
-def test_values_that_would_become_infinite_are_refused(tmp_path: Path):
-    source = stored(tmp_path / "x", np.array([[1e6]], np.float32))
-    with pytest.raises(UnsupportedCheckpointError, match=r"tensor 'x' holds values beyond the range of F16"):
-        made(TensorPlan("x", "F16", (1, 1), (source,), ops=(Cast("F16"),)))
+@pytest.mark.parametrize(
+    ("value", "source", "target", "advice"),
+    [
+        (1e6, "F32", "F16", "convert to bf16 or fp32 instead"),
+        (1e6, "BF16", "F16", "convert to bf16 or fp32 instead"),
+        (-3.4e38, "F32", "BF16", "convert to fp32 instead"),
+        (1e300, "F64", "F32", "keep the type that they have"),
+    ],
+)
+def test_values_that_would_become_infinite_are_refused(
+    tmp_path: Path, value: float, source: str, target: str, advice: str
+):
+    tensor = stored(tmp_path / "x", np.array([[1.0, value]], numpy_dtype(source)), source)
+    with pytest.raises(UnsupportedCheckpointError, match=rf"'x' holds values beyond .* {target}.*; {advice}"):
+        made(TensorPlan("x", target, (1, 2), (tensor,), ops=(Cast(target),)))
+
+
+@pytest.mark.parametrize("source", ["F64", "F32", "F16", "BF16"])
+@pytest.mark.parametrize("target", ["F32", "F16", "BF16"])
+def test_what_is_not_finite_stays_so(tmp_path: Path, source: str, target: str):
+    values = np.array([[1.0, np.inf, -np.inf, np.nan]]).astype(numpy_dtype(source))
+    tensor = stored(tmp_path / "x", values, source)
+    content = made(TensorPlan("x", target, (1, 4), (tensor,), ops=(Cast(target),)))
+    rounded = np.frombuffer(content, numpy_dtype(target)).astype(np.float64)
+    np.testing.assert_array_equal(rounded, [1.0, np.inf, -np.inf, np.nan])
 
 
 def test_a_file_that_became_shorter_is_named_with_the_place(tmp_path: Path):

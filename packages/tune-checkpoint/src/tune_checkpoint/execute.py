@@ -14,6 +14,12 @@ from tune_checkpoint.sources import Sources
 
 BLOCK_BYTES = 1 << 20
 """Bytes of decoded values worked on at a time: measured fastest where the temporaries stay in the cache."""
+WIDER = {
+    "F16": "convert to bf16 or fp32 instead",
+    "BF16": "convert to fp32 instead",
+    "F32": "keep the type that they have",
+}
+"""What to do where a type has not the range."""
 COPY_BYTES = 1 << 22
 """Bytes copied at a time where nothing is computed."""
 
@@ -120,12 +126,20 @@ def _decoded(tensor: TensorPlan, values: np.ndarray) -> np.ndarray:
 
 
 def _cast(tensor: TensorPlan, values: np.ndarray, dtype: str) -> np.ndarray:
-    try:
-        with np.errstate(over="raise"):
-            return values.astype(numpy_dtype(dtype))
-    except FloatingPointError as error:
+    with np.errstate(over="ignore"):  # numpy tells of its own types alone, and not of ml_dtypes'
+        rounded = values.astype(numpy_dtype(dtype))
+    if np.isfinite(values[_infinite(rounded)].astype(np.float64)).any():
         source = tensor.sources[0]
         raise UnsupportedCheckpointError(
             f"{source.path}: tensor {source.name!r} holds values beyond the range of {dtype}, "
-            "which would become infinite; convert with dtype bf16 or fp32"
-        ) from error
+            f"which would become infinite; {WIDER[dtype]}"
+        )
+    return rounded
+
+
+def _infinite(values: np.ndarray) -> np.ndarray:
+    """Which values are infinite, by their bits: several times as fast as asking for each."""
+    if values.dtype.itemsize != 2:
+        return np.isinf(values)
+    exponent = 0x7C00 if values.dtype == np.float16 else 0x7F80
+    return (values.view(np.uint16) & 0x7FFF) == exponent
