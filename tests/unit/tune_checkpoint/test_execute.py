@@ -1,5 +1,6 @@
 """Output tensors are what numpy makes of the same sources, in whatever blocks they are made."""
 
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -96,6 +97,31 @@ def test_strided_tensors_come_out_in_c_order(tmp_path: Path, data: st.DataObject
     assert made(TensorPlan("x", "F32", view.shape, (source,))) == view.tobytes()
     cast = TensorPlan("x", "BF16", view.shape, (source,), ops=(Cast("BF16"),))
     assert made(cast) == view.astype(ml_dtypes.bfloat16).tobytes()
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_a_thin_slice_of_a_wide_tensor_is_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("tune_checkpoint.sources.SPAN_BYTES", 500)
+    base = RANDOM.standard_normal((40, 30), np.float32)
+    whole = stored(tmp_path / "base", base)
+
+    def sliced(view: np.ndarray, strides: tuple[int, ...]) -> TensorPlan:
+        source = TensorSlice(whole.path, "x", "F32", view.shape, whole.offset, view.nbytes, strides)
+        return TensorPlan("x", "F32", view.shape, (source,))
+
+    assert made(sliced(base[:, :3], (30, 1))) == base[:, :3].tobytes()
+    with pytest.raises(
+        UnsupportedCheckpointError, match=r"'x' has the elements of a row scattered over 4684"
+    ):
+        made(sliced(base[:, :2].T, (1, 30)))
+
+
+def test_a_transposed_tensor_in_a_file_that_became_shorter_is_told(tmp_path: Path):
+    source = stored(tmp_path / "x", np.ones((10, 20), np.float32))
+    os.truncate(source.path, 300)
+    turned = TensorSlice(source.path, "x", "F32", (20, 10), source.offset, source.nbytes, (1, 20))
+    with pytest.raises(CorruptFileError, match=r"x: ends at byte 300, before the end of tensor 'x'"):
+        made(TensorPlan("x", "F32", (20, 10), (turned,)))
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0), (0, 4)])

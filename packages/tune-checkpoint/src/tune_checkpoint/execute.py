@@ -1,6 +1,7 @@
 """Makes output tensors as a plan says: each as a stream of blocks, in memory of a few such blocks."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from math import lcm, prod
 
 import numpy as np
@@ -35,11 +36,13 @@ def tensor_blocks(tensor: TensorPlan, sources: Sources) -> Iterator[memoryview]:
                 size = min(COPY_BYTES, source.nbytes - start)
                 yield sources.read(source, start, size).data
         return
-    steps: list[Step] = []
-    for op in tensor.ops:
-        steps.append(_step(op, tensor, sources, tuple(steps)))
-    for values in _values(tensor, sources, steps):
-        yield np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
+    is_scattered = any(source.strides is not None for source in tensor.inputs)
+    with sources.scattered if is_scattered else nullcontext():
+        steps: list[Step] = []
+        for op in tensor.ops:
+            steps.append(_step(op, tensor, sources, tuple(steps)))
+        for values in _values(tensor, sources, steps):
+            yield np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
 
 
 def copied_ranges(tensor: TensorPlan) -> tuple[TensorSlice, ...]:
