@@ -306,6 +306,16 @@ def test_zip64_end_that_contradicts_is_refused(
         read_torch_file(MappedFile(tmp_path / "x.pt"))
 
 
+def test_checksum_goes_along_with_a_tensor_that_is_a_whole_entry(tmp_path: Path):
+    matrix, run = torch.arange(12.0).reshape(3, 4), torch.arange(10)
+    state = {"whole": matrix, "part": run[2:5], "start": run[:9], "transposed": matrix.T, "empty": run[:0]}
+    torch.save(state, tmp_path / "x.pt")
+    with zipfile.ZipFile(tmp_path / "x.pt") as file:
+        checksum = file.getinfo("x/data/0").CRC
+    read = read_torch_file(MappedFile(tmp_path / "x.pt"))
+    assert {tensor.name: tensor.crc32 for tensor in read} == dict.fromkeys(state) | {"whole": checksum}
+
+
 def test_wrong_checksums_are_no_error(tmp_path: Path):
     file = Patch(SOUND)
     file.put("L", file.central(2) + C_CRC, 0)

@@ -3,6 +3,8 @@
 import json
 import shutil
 import subprocess
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,14 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from small_llama import CONFIG, VOCAB, small_weights, write_folder, write_index
-from tune_checkpoint import CheckpointNotFoundError, UnsupportedCheckpointError, Verification, verify
-from tune_checkpoint.checks.values import BLOCK_BYTES, count_not_finite
+from tune_checkpoint import (
+    CheckpointNotFoundError,
+    UnsupportedCheckpointError,
+    Verification,
+    open_checkpoint,
+    verify,
+)
+from tune_checkpoint.checks.values import BLOCK_BYTES, count_values
 from tune_checkpoint.dtypes import ITEM_BYTES, numpy_dtype
 from tune_checkpoint.plan import TensorSlice
 from tune_checkpoint.sources import Sources
@@ -97,7 +105,7 @@ def test_counts_equal_numpys_for_any_bytes(
     path.write_bytes(b"head" + values.tobytes())
     tensor = TensorSlice(str(path), "x", dtype, (size,), 4, values.nbytes)
     with Sources() as sources:
-        found = count_not_finite(tensor, sources, Meter(None, 1))
+        found = count_values(tensor, sources, Meter(None, 1))
     nan, infinite = np.isnan(values), np.isinf(values)
     assert (found.num_nan, found.num_infinite) == (nan.sum(), infinite.sum())
     bad = np.flatnonzero(nan | infinite)
@@ -224,6 +232,33 @@ def test_truncated_file_is_a_problem_and_not_an_exception(
     path.write_bytes(path.read_bytes()[:cut])
     (message,) = messages(path)
     assert message.startswith(f"{name}: ")
+
+
+@pytest.mark.parametrize("form", ["as saved", "without checksums"])
+def test_flipped_byte_of_a_torch_file_is_found_by_its_checksum(tmp_path: Path, form: str):
+    ones = torch.ones(3, BLOCK_BYTES)
+    whole = {"first": torch.zeros(7), "second": ones, "tied": ones, "third": torch.arange(5)}
+    torch.serialization.set_crc32_options(form == "as saved")
+    try:
+        torch.save(whole, tmp_path / "x.pt")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert messages(tmp_path / "x.pt") == []
+    content = bytearray((tmp_path / "x.pt").read_bytes())
+    tensors = open_checkpoint(tmp_path / "x.pt")
+    with zipfile.ZipFile(tmp_path / "x.pt") as file:
+        before = [file.getinfo(f"x/data/{key}").CRC for key in (1, 2)]
+    for name in ("second", "third"):
+        start = content.index(bytes(tensors[name].buffer()))
+        content[start + tensors[name].nbytes - 1] ^= 1
+    (tmp_path / "x.pt").write_bytes(content)
+    after = [zlib.crc32(open_checkpoint(tmp_path / "x.pt")[name].buffer()) for name in ("second", "third")]
+    expected = [
+        f"x.pt: tensor {name!r} has changed since it was saved: its CRC-32 is {new:08x}, and not {old:08x}; "
+        "download or copy the file again"
+        for name, new, old in zip(("second", "third"), after, before, strict=True)
+    ]
+    assert messages(tmp_path / "x.pt") == (expected if form == "as saved" else [])
 
 
 def test_damaged_shard_does_not_hide_what_is_wrong_with_the_others(tmp_path: Path):

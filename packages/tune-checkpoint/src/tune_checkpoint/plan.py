@@ -37,6 +37,8 @@ class TensorSlice(Struct, frozen=True):
     """Of its elements."""
     strides: tuple[int, ...] | None = None
     """Steps between elements, in elements, where they do not lie in C order one behind the other."""
+    crc32: int | None = None
+    """CRC-32 of its bytes as the file states it, where it does."""
 
 
 class ReorderHeads(Struct, frozen=True, tag=True):

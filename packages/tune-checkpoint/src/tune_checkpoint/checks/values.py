@@ -1,5 +1,6 @@
-"""Whether all values are finite, block by block."""
+"""Whether all values are finite, and the bytes those of a checksum that the file has, block by block."""
 
+import zlib
 from collections.abc import Iterator
 from math import prod
 
@@ -43,44 +44,51 @@ LIMITS = {
 }
 
 
-class NotFinite(Struct):
-    """What was counted in a tensor."""
+class Counts(Struct):
+    """What was found in a tensor."""
 
     num_nan: int = 0
     num_infinite: int = 0
     first: int = -1
     """Position of the first of them, counted through the tensor in C order."""
+    crc32: int = 0
+    """Of all bytes, if the tensor states one."""
 
 
 def check_values(tensor: TensorSlice, sources: Sources, meter: Meter) -> Problem | None:
-    """Read a tensor and count what is not finite. Integers are only read."""
+    """Read a tensor, count what is not finite, and compare the checksum. Integers are only read."""
     file = tensor.path.rpartition("/")[2]
     try:
-        found = count_not_finite(tensor, sources, meter)
+        found = count_values(tensor, sources, meter)
     except CheckpointError as error:
         return problem("values", file, f"cannot be read: {error}", tensor.name)
-    if found.first < 0:
-        return None
+    faults = [_not_finite(tensor, found)] if found.first >= 0 else []
+    if tensor.crc32 is not None and found.crc32 != tensor.crc32:
+        faults.append(
+            f"has changed since it was saved: its CRC-32 is {found.crc32:08x}, and not {tensor.crc32:08x}; "
+            "download or copy the file again"
+        )
+    return problem("values", file, ", and ".join(faults), tensor.name) if faults else None
+
+
+def _not_finite(tensor: TensorSlice, found: Counts) -> str:
     counts = [f"{n:,} {what}" for n, what in ((found.num_nan, "NaN"), (found.num_infinite, "infinite")) if n]
     index = [int(i) for i in np.unravel_index(found.first, tensor.shape)] if tensor.shape else []
     total = prod(tensor.shape)
-    return problem(
-        "values",
-        file,
-        f"has {' and '.join(counts)} of {total:,} values; the first is at {index}",
-        tensor.name,
-    )
+    return f"has {' and '.join(counts)} of {total:,} values; the first is at {index}"
 
 
-def count_not_finite(tensor: TensorSlice, sources: Sources, meter: Meter) -> NotFinite:
+def count_values(tensor: TensorSlice, sources: Sources, meter: Meter) -> Counts:
     """Count NaN and infinite values.
 
     Raises:
         CheckpointError: the file cannot be read.
     """
     limits = LIMITS["F32"] if tensor.dtype in BLOCKS else LIMITS.get(tensor.dtype)
-    found, position = NotFinite(), 0
+    found, position = Counts(), 0
     for block, num_bytes in _blocks(tensor, sources):
+        if tensor.crc32 is not None:
+            found.crc32 = zlib.crc32(block, found.crc32)
         if limits is not None:
             bits = block.view(limits.kind) & np.array(limits.mask, limits.kind)
             is_bad = bits.max() >= limits.infinity if limits.has_infinity else bits.max() > limits.infinity
@@ -93,7 +101,7 @@ def count_not_finite(tensor: TensorSlice, sources: Sources, meter: Meter) -> Not
     return found
 
 
-def _count(found: NotFinite, bits: np.ndarray, limits: Limits, position: int) -> None:
+def _count(found: Counts, bits: np.ndarray, limits: Limits, position: int) -> None:
     nan = bits > limits.infinity
     infinite = bits == limits.infinity if limits.has_infinity else np.zeros_like(nan)
     if found.first < 0:

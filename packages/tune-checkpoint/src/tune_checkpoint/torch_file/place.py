@@ -37,7 +37,10 @@ def place(file: MappedFile, name: str, tensor: Tensor, spans: Mapping[str, Span]
         _are_counts(shape) and _are_counts(strides) and _are_counts((first,)) and len(shape) == len(strides)
     ):
         _break(file, name, "its shape, strides or offset are not counts")
-    start, available = _storage_span(file, name, tensor.storage, spans)
+    span = spans.get(tensor.storage.key)
+    if span is None:
+        _break(file, name, f"its storage {shown(tensor.storage.key)} is not in the file")
+    start, available = _meant(file, name, tensor.storage, span)
     nbytes = prod(shape) * item
     if not nbytes:
         return TensorSlice(str(file.path), name, dtype, shape, start, 0)
@@ -46,19 +49,22 @@ def place(file: MappedFile, name: str, tensor: Tensor, spans: Mapping[str, Span]
         _break(file, name, f"its last element {last} is outside storage {shown(tensor.storage.key)}")
     if nbytes > file.size:
         _break(file, name, f"shape {list(shape)} takes more bytes than the file has")
-    in_order = _is_contiguous(shape, strides)
+    in_order, offset = _is_contiguous(shape, strides), start + first * item
+    is_whole = in_order and (offset, nbytes) == (span.offset, span.size)
     return TensorSlice(
-        str(file.path), name, dtype, shape, start + first * item, nbytes, None if in_order else strides
+        str(file.path),
+        name,
+        dtype,
+        shape,
+        offset,
+        nbytes,
+        strides=None if in_order else strides,
+        crc32=span.crc32 if is_whole else None,
     )
 
 
-def _storage_span(
-    file: MappedFile, name: str, storage: Storage, spans: Mapping[str, Span]
-) -> tuple[int, int]:
-    """Offset in the file and length in bytes of a storage, or of the part that is meant."""
-    span = spans.get(storage.key)
-    if span is None:
-        _break(file, name, f"its storage {shown(storage.key)} is not in the file")
+def _meant(file: MappedFile, name: str, storage: Storage, span: Span) -> tuple[int, int]:
+    """Offset in the file and length in bytes of a storage, or of the part of it that is meant."""
     item = DTYPES[storage.dtype][1]
     if storage.numel != span.size // item:
         _break(

@@ -95,6 +95,8 @@ class Span(Struct, frozen=True):
 
     offset: int
     size: int
+    crc32: int | None = None
+    """Of these bytes, as the file states it, where it does."""
 
 
 class Opaque(Struct, frozen=True, eq=False):

@@ -4,7 +4,8 @@ A zip file says where its entries are in a directory at its end and again before
 trust one or the other can be shown different files; this one demands that both agree and none overlap.
 
 Source: PKWARE's APPNOTE.TXT 6.3.10, sections 4.3.7 (before an entry), 4.3.12 (directory), 4.3.14 to 4.3.16
-(end), 4.5.3 (zip64). CRCs are not compared: torch can leave them out.
+(end), 4.5.3 (zip64). CRCs are passed on and not compared here, where the bytes are not read; torch can leave
+them out, and writes 0 then.
 """
 
 import struct
@@ -47,6 +48,7 @@ class _Described(Struct, frozen=True):
     name: str
     flags: int
     method: int
+    crc32: int
     size: int
     stored: int
     header: int
@@ -149,14 +151,14 @@ def _describe(file: MappedFile, start: int, size: int, count: int) -> Iterator[_
 
 
 def _described(file: MappedFile, at: int, variable: bytes, fields: tuple[int, ...]) -> _Described:
-    flags, method, stored, size = fields[3], fields[4], fields[8], fields[9]
+    flags, method, crc32, stored, size = fields[3], fields[4], *fields[7:10]
     name_length, extra_length, disk, header = fields[10], fields[11], fields[13], fields[16]
     raw_name, extra = variable[:name_length], variable[name_length : name_length + extra_length]
     name = _checked_name(file, at, raw_name)
     if disk:
         raise UnsupportedCheckpointError(f"{file.path}: a zip file in several parts; join them first")
     wide = _widened(f"{file.path}: zip entry {shown(name)}", extra, (size, stored, header))
-    return _Described(raw_name, name, flags, method, *wide)
+    return _Described(raw_name, name, flags, method, crc32, *wide)
 
 
 def _check_stored(file: MappedFile, described: list[_Described]) -> None:
@@ -233,7 +235,7 @@ def _place(file: MappedFile, entry: _Described, *, limit: int) -> Span:
         raise CorruptFileError(
             f"{where}: takes {entry.size} bytes, but the zip directory begins at byte {limit}; {AGAIN}"
         )
-    return Span(offset, entry.size)
+    return Span(offset, entry.size, entry.crc32 or None)
 
 
 def _below_root(file: MappedFile, entries: dict[str, Span]) -> dict[str, Span]:
