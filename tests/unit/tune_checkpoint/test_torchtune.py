@@ -130,7 +130,7 @@ def test_one_of_several_epochs_is_named_by_a_file(tmp_path: Path):
     message = r"2 checkpoints \(hf_model_0001_0.pt, hf_model_0001_1.pt\); name the file of one"
     with pytest.raises(UnsupportedCheckpointError, match=message):
         plan(tmp_path)
-    convert(tmp_path / "hf_model_0002_1.pt", tmp_path / "out", kind="torchtune")
+    convert(tmp_path / "hf_model_0002_1.pt", tmp_path / "out")
     assert_converted(tmp_path / "out", weights)
 
 

@@ -1,5 +1,6 @@
 """`open_checkpoint`: any checkpoint that this package reads, as a mapping from name to lazy tensor."""
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -16,6 +17,9 @@ WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
 BIN_NAME = "pytorch_model.bin"
 BIN_INDEX_NAME = "pytorch_model.bin.index.json"
+
+SHARD = re.compile(r".+-\d{5}-of-(\d{5})\.(safetensors|bin)")
+"""Name of one of several files, and how many they are."""
 
 TORCH_STARTS = (b"PK\x03\x04", b"\x80\x02\x8a\x0al\xfc\x9cF\xf9")
 """A zip file, and the pickled number that `torch.save` began with before it wrote these."""
@@ -123,6 +127,28 @@ def open_checkpoint(path: Path | str) -> Checkpoint:
 def read_tensors(path: Path) -> tuple[TensorSlice, ...]:
     """Where each tensor of a checkpoint lies, as `open_checkpoint` finds it."""
     return _read_folder(path) if path.is_dir() else _read_file(MappedFile(path))
+
+
+def read_whole(path: Path) -> tuple[TensorSlice, ...]:
+    """The same of the whole checkpoint, for which each of its shards stands too.
+
+    Raises:
+        UnsupportedCheckpointError: a shard is given, and no index says which others there are.
+    """
+    if path.is_dir():
+        return _read_folder(path)
+    for name in (INDEX_NAME, BIN_INDEX_NAME):
+        index = path.parent / name
+        if index.is_file() and path.name in read_index(index).values():
+            return _read_shards(path.parent, index)
+    match = SHARD.fullmatch(path.name)
+    if match and int(match[1]) > 1:
+        raise UnsupportedCheckpointError(
+            f"{path}: one of {int(match[1])} files of a model, whose index "
+            f"({INDEX_NAME if match[2] == 'safetensors' else BIN_INDEX_NAME}) is not beside it or does not "
+            "name it; put all files of the model and its index into one folder, and give that"
+        )
+    return _read_file(MappedFile(path))
 
 
 def format_of(path: Path) -> Format:

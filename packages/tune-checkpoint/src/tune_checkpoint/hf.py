@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tune_checkpoint.checkpoint import read_tensors
+from tune_checkpoint.checkpoint import read_whole
 from tune_checkpoint.dtypes import TORCH_NAMES
 from tune_checkpoint.errors import UnsupportedCheckpointError
 from tune_checkpoint.plan import Kind, Plan, SideFile, TensorSlice
@@ -24,13 +24,13 @@ def plan_hf(path: Path, dtype: str | None, kind: Kind) -> Plan:
     """Plan the conversion of a checkpoint that has Hugging Face's names already.
 
     Args:
-        path: a folder, or a file whose companions stand beside it.
+        path: a folder, or a file whose companions stand beside it; a shard stands for all of them.
         dtype: the type of the output (`BF16`); None keeps each tensor's.
         kind: `hf` or `torch`, for the plan.
     """
     folder = path if path.is_dir() else path.parent
     config = read_json(folder / CONFIG)
-    tensors = [tensor for tensor in read_tensors(path) if not tensor.name.endswith(BUFFERS)]
+    tensors = [tensor for tensor in read_whole(path) if not tensor.name.endswith(BUFFERS)]
     if not any("." in tensor.name for tensor in tensors):
         raise UnsupportedCheckpointError(
             f"{path}: no tensor with a name like model.layers.0.mlp.up_proj.weight"

@@ -18,6 +18,8 @@ from tune_checkpoint.plan import Kind
 
 META_SHARD = re.compile(r"consolidated\.(\d{2})\.pth")
 TORCHTUNE_FILE = re.compile(r"(meta|hf|torchtune)_model_.*\.pt|model-00001-of-00001\.bin")
+TORCHTUNE_PART = re.compile(r"hf_model_\d+_\d+\.pt")
+"""Has Hugging Face's names, as any torch file may, and others beside it."""
 HF_WEIGHTS = (WEIGHTS_NAME, INDEX_NAME, BIN_NAME, BIN_INDEX_NAME)
 
 
@@ -87,6 +89,8 @@ def _kind_of_file(path: Path) -> Kind:
         return "hf"
     if META_SHARD.fullmatch(path.name) and (path.parent / "params.json").is_file():
         return "meta"
+    if TORCHTUNE_PART.fullmatch(path.name):
+        return "torchtune"
     return _kind_of_names({tensor.name for tensor in read_tensors(path)})
 
 

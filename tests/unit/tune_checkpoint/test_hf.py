@@ -1,0 +1,51 @@
+"""Converting what has Hugging Face's names: which weights are meant, and which of them are one."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from small_llama import small_weights, write_folder
+from tune_checkpoint import UnsupportedCheckpointError, convert
+from tune_checkpoint.checkpoint import BIN_INDEX_NAME, INDEX_NAME
+
+
+def write_bin_shards(folder: Path) -> None:
+    """The same model in two torch files."""
+    write_folder(folder, small_weights())
+    (folder / "model.safetensors").unlink()
+    weights = list(small_weights().items())
+    weight_map: dict[str, str] = {}
+    for number in (1, 2):
+        file = f"pytorch_model-{number:05d}-of-00002.bin"
+        part = {name: torch.from_numpy(array) for name, array in weights[number - 1 :: 2]}
+        torch.save(part, folder / file)
+        weight_map |= dict.fromkeys(part, file)
+    (folder / BIN_INDEX_NAME).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+
+
+@pytest.mark.parametrize("shard", ["model-00002-of-00003.safetensors", "pytorch_model-00001-of-00002.bin"])
+def test_a_shard_stands_for_the_whole_model(tmp_path: Path, shard: str):
+    if shard.endswith(".bin"):
+        write_bin_shards(tmp_path / "model")
+    else:
+        write_folder(tmp_path / "model", small_weights(), num_shards=3)
+    convert(tmp_path / "model" / shard, tmp_path / "out")
+    written = load_file(tmp_path / "out" / "model.safetensors")
+    assert written.keys() == small_weights().keys()
+    assert all((written[name] == array).all() for name, array in small_weights().items())
+
+
+@pytest.mark.parametrize("index", [None, {"metadata": {}, "weight_map": {"a": "other.safetensors"}}])
+def test_a_shard_whose_model_nothing_names_is_refused(tmp_path: Path, index: object):
+    write_folder(tmp_path / "model", small_weights(), num_shards=3)
+    (tmp_path / "model" / INDEX_NAME).unlink()
+    if index is not None:
+        (tmp_path / "model" / INDEX_NAME).write_text(json.dumps(index))
+    with pytest.raises(
+        UnsupportedCheckpointError,
+        match=r"model-00002-of-00003.safetensors: one of 3 files of a model.*into one folder, and give that",
+    ):
+        convert(tmp_path / "model" / "model-00002-of-00003.safetensors", tmp_path / "out")
