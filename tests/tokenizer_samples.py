@@ -22,6 +22,7 @@ TEXTS = [
     "<|user|>hi<|end|>", "a<tool>b", "naïve café\u0301", "x" * 40, "\n\n\n", "a    b", "e\u0301 ﬁ ½ ²³",
     "مرحبا بالعالم", "नमस्ते", "안녕하세요", "👩\u200d👧🏳\ufe0f\u200d🌈", "\x01\x7f", "1,000,000 3.14",
     "def g(y):\n\treturn y  # done\n\n\n", "[PAD300]", "¡é¿", "<|end|><|end|>",
+    "x    5", "\n  42", "a\t7",
 ]  # fmt: skip
 LEADING_SPACES = [" lead", "  two", "    x", "\u2581x", " "]
 
@@ -30,12 +31,18 @@ def byte_level(split: str | None, size: int) -> Tokenizer:
     """A tokenizer over bytes: two special tokens come first, a plain added one is the last.
 
     Args:
-        split: a regular expression whose matches are merged apart; None for GPT-2's.
+        split: a regular expression whose matches are merged apart; None for GPT-2's; `digits` for SmolLM's,
+            which is GPT-2's after every digit was taken off.
         size: number of tokens.
     """
     tokenizer = Tokenizer(models.BPE(ignore_merges=split in (LLAMA3_SPLIT, TEKKEN_SPLIT)))
-    steps: list[Any] = [pre_tokenizers.Split(Regex(split), "isolated")] if split else []
-    steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=split is None))
+    steps: list[Any] = []
+    if split == "digits":
+        steps.append(pre_tokenizers.Digits(individual_digits=True))
+    elif split:
+        steps.append(pre_tokenizers.Split(Regex(split), "isolated"))
+    is_gpt2 = split in (None, "digits")
+    steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=is_gpt2))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(

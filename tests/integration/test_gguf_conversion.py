@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import pre_tokenizers
 
 from tune_checkpoint import ConversionResult, convert, open_checkpoint
 
@@ -34,7 +35,12 @@ def converted(smollm2_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> I
 def reference_tokenizer(smollm2_gguf: Path) -> Any:
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(smollm2_gguf.parent, gguf_file=smollm2_gguf.name)
+    tokenizer: Any = AutoTokenizer.from_pretrained(smollm2_gguf.parent, gguf_file=smollm2_gguf.name)
+    # transformers takes "smollm" in the file for "gpt-2"; the original and llama.cpp take digits off first.
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    return tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -103,7 +103,7 @@ def test_llama_cpp_computes_what_transformers_does(tmp_path: Path, kind: str):
     torch.testing.assert_close(found, expected[[t["id"] for t in best]], atol=TOLERANCE, rtol=0)
 
 
-@pytest.mark.parametrize("split", [None, LLAMA3_SPLIT, TEKKEN_SPLIT, QWEN2_SPLIT, "sentencepiece"])
+@pytest.mark.parametrize("split", [None, "digits", LLAMA3_SPLIT, TEKKEN_SPLIT, QWEN2_SPLIT, "sentencepiece"])
 def test_llama_cpp_splits_text_as_the_folders_tokenizer_does(tmp_path: Path, split: str | None):
     folder = tmp_path / "hf"
     make_folder("llama", folder, None if split == "sentencepiece" else split)

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from tune_checkpoint import CorruptFileError, UnsupportedCheckpointError, convert
-from tune_checkpoint.gguf.bpe import byte_alphabet, merges_from_scores
+from tune_checkpoint.gguf.bpe import byte_alphabet
 from tune_checkpoint.gguf.pretokenizers import LLAMA3, PRE_TOKENIZERS, TEKKEN
+from tune_checkpoint.tokenizers.bpe import merges_from_scores
 
 WriteLlama = Callable[..., Any]
 
@@ -20,11 +21,11 @@ CORPUS = [
     "the quick brown fox jumps over the lazy dog",
     "don't say it's 12345 or 12",
     "Grüße aus 東京",
-    "a  b\n\n c",
+    "a  b\n\n c    7",
 ] * 9
 TEXTS = [
     "the quick brown fox", " the  quick\n\nfox ", "don't 12345 6", "DON'T", "Grüße, 世界 🎉", "\tx = 42;\r\n",
-    "<|user|>hi<|end|>", "a<tool>b", "naïve café\u0301", "x" * 40, "",
+    "    5", "a   12 b", "<|user|>hi<|end|>", "a<tool>b", "naïve café\u0301", "x" * 40, "",
 ]  # fmt: skip
 SPECIALS = ["<|end|>", "<|user|>"]
 SIZE = 300
@@ -34,6 +35,8 @@ def byte_level(pre: str | None, split: str | None) -> tuple[Tokenizer, dict[str,
     """A trained byte-level tokenizer and the metadata that llama.cpp's converter would write for it."""
     tokenizer = Tokenizer(models.BPE())
     steps: list[Any] = [pre_tokenizers.Split(Regex(split), "isolated")] if split else []
+    if pre == "smollm":
+        steps.append(pre_tokenizers.Digits(individual_digits=True))
     steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=split is None))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
     tokenizer.decoder = decoders.ByteLevel()

@@ -1,7 +1,8 @@
 """How a byte-level vocabulary splits text before merging, by the name in `tokenizer.ggml.pre`.
 
 Source: `llama_model_loader`'s table in llama.cpp (llama-vocab.cpp), and the reading of transformers
-(integrations/gguf/gguf_tokenizer_mapping.py), whose token ids ours must equal.
+(integrations/gguf/gguf_tokenizer_mapping.py); for `smollm` llama.cpp's alone, for transformers leaves the
+digits together.
 """
 
 from typing import Any
@@ -20,10 +21,16 @@ class PreTokenizer(Struct, frozen=True):
     """A piece that is in the vocabulary as a whole is taken as such, whatever the merges."""
     add_bos: bool = False
     """Whether llama.cpp begins a text with the BOS token where the file does not say."""
+    single_digits: bool = False
+    """Digits are taken off one by one before, without the space that stands before them."""
 
     def to_json(self) -> dict[str, Any]:
         """As tokenizer.json spells it."""
-        return byte_level_split(self.split)
+        split = byte_level_split(self.split)
+        if not self.single_digits:
+            return split
+        digits = {"type": "Digits", "individual_digits": True}
+        return {"type": "Sequence", "pretokenizers": [digits, split]}
 
 
 GPT2 = PreTokenizer()
@@ -33,9 +40,7 @@ TEKKEN = PreTokenizer(TEKKEN_SPLIT, ignore_merges=True, add_bos=True)
 PRE_TOKENIZERS = {
     "default": GPT2,
     "gpt-2": GPT2,
-    # The original splits digits off one by one first. Its vocabulary has no token of two digits, so this
-    # differs only where spaces come before a digit, and there transformers' reading of the file is followed.
-    "smollm": GPT2,
+    "smollm": PreTokenizer(single_digits=True),
     "llama3": LLAMA3,
     "llama-v3": LLAMA3,
     "llama-bpe": LLAMA3,
