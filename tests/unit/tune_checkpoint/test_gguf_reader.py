@@ -17,7 +17,7 @@ from tune_checkpoint import (
     open_checkpoint,
     plan_conversion,
 )
-from tune_checkpoint.gguf.reader import GgufHeader, read_gguf_header
+from tune_checkpoint.gguf.reader import MAX_ITEMS, GgufHeader, read_gguf_header
 from tune_checkpoint.mapped import MappedFile
 
 WriteLlama = Callable[..., Any]
@@ -53,6 +53,12 @@ def header(num_tensors: int, num_pairs: int, *parts: tuple[str, Any], version: i
 
 def tensor(name: bytes, dims: list[int], kind: int = 0, offset: int = 0) -> list[tuple[str, Any]]:
     return [("s", name), ("I", len(dims)), *(("Q", dim) for dim in dims), ("I", kind), ("Q", offset)]
+
+
+def big_array(key: bytes) -> list[tuple[str, Any]]:
+    """More than half of the items that are read."""
+    count = MAX_ITEMS // 2 + 1
+    return [("s", key), ("I", 9), ("I", 0), ("Q", count), (f"{count}s", bytes(count))]
 
 
 def test_every_value_type_is_read_as_the_gguf_package_wrote_it(tmp_path: Path):
@@ -138,6 +144,14 @@ def test_broken_headers_are_named_with_their_place(tmp_path: Path, content: byte
     [
         (header(0, 0, version=1), "GGUF version 1; versions 2 and 3"),
         (header(0, 0, version=3 << 24), "big-endian"),
+        (
+            header(0, 1, ("s", b"key"), ("I", 9), ("I", 0), ("Q", MAX_ITEMS + 1)) + bytes(MAX_ITEMS + 1),
+            f"key at byte 43 has {MAX_ITEMS + 1} items",
+        ),
+        (
+            header(0, 2, *[part for key in (b"a", b"b") for part in big_array(key)]),
+            f"b at byte .* has {MAX_ITEMS // 2 + 1} items, with which .* have {MAX_ITEMS + 2}; at most",
+        ),
         (
             header(1, 0, *tensor(b"x", [4], kind=9)) + bytes(99),
             "'x': type number 9 cannot be read; these can: F32",

@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import time
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -272,6 +273,14 @@ def test_damaged_shard_does_not_hide_what_is_wrong_with_the_others(tmp_path: Pat
         ("values", "model-00002-of-00002.safetensors"),
     ]
     assert "shapes: files are damaged or missing" in found.not_checked
+
+
+def test_an_index_of_many_files_takes_no_time(tmp_path: Path):
+    places = {f"{number}.weight": f"{number}.safetensors" for number in range(20_000)}
+    write_index(tmp_path, places, 1)
+    started = time.process_time()
+    assert len(messages(tmp_path)) == len(places)
+    assert time.process_time() - started < 3
 
 
 def write_sums(folder: Path) -> None:

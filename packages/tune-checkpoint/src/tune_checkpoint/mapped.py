@@ -2,6 +2,7 @@
 
 import mmap
 import os
+import stat
 from pathlib import Path
 
 from tune_checkpoint.errors import CheckpointNotFoundError, CorruptFileError
@@ -14,14 +15,18 @@ class MappedFile:
         path: the file.
 
     Raises:
-        CheckpointNotFoundError: it is not there, is a folder, or cannot be read.
+        CheckpointNotFoundError: it is not there, is no regular file, or cannot be read.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            with path.open("rb") as file:
-                self.size = os.fstat(file.fileno()).st_size
+            # To open a pipe would else wait for someone to write to it.
+            with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+                status = os.fstat(file.fileno())
+                if not stat.S_ISREG(status.st_mode):
+                    raise CheckpointNotFoundError(f"{path}: cannot be read: it is no regular file")
+                self.size = status.st_size
                 # An empty file cannot be mapped.
                 content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if self.size else b""
         except OSError as error:

@@ -20,6 +20,10 @@ Target = Literal["hf", "meta", "gguf"]
 TARGETS: tuple[Target, ...] = get_args(Target)
 
 
+MAX_DIMS = 32
+"""Of a tensor: as many as every version of numpy can show."""
+
+
 class TensorSlice(Struct, frozen=True):
     """Where a tensor's bytes lie in a source file."""
 

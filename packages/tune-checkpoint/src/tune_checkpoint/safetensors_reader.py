@@ -12,11 +12,15 @@ from typing import Any, TypeGuard, cast
 from tune_checkpoint.dtypes import ITEM_BYTES
 from tune_checkpoint.errors import CorruptFileError, UnsupportedCheckpointError
 from tune_checkpoint.mapped import MappedFile
-from tune_checkpoint.plan import TensorSlice
+from tune_checkpoint.plan import MAX_DIMS, TensorSlice
 from tune_checkpoint.planning import is_object
 
 MAX_HEADER_BYTES = 100_000_000
 """As the safetensors library has it: a longer header is an attack on the reader's memory."""
+MAX_COUNT = (1 << 63) - 1
+"""Of a dimension or an offset."""
+MAX_SHOWN = 200
+"""Characters of a value in a message."""
 
 
 def read_safetensors_header(file: MappedFile) -> tuple[TensorSlice, ...]:
@@ -54,23 +58,27 @@ def _parse(file: MappedFile) -> tuple[dict[str, Any], int]:
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object, refusing a key that stands twice: which of the two holds would depend on the reader."""
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice!r} stands there twice")
+    result: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in result:
+            raise ValueError(f"{name[:MAX_SHOWN]!r} stands there twice")
+        result[name] = value
     return result
 
 
 def _tensor(file: MappedFile, name: str, entry: Any, data_start: int) -> TensorSlice:
-    where = f"{file.path}: tensor {name!r}"
+    where = f"{file.path}: tensor {name[:MAX_SHOWN]!r}"
     if not is_object(entry) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
         raise CorruptFileError(f"{where}: the header does not give dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
-        raise UnsupportedCheckpointError(f"{where}: type {dtype!r} is not one of {', '.join(ITEM_BYTES)}")
-    if not _are_counts(shape) or not _are_counts(offsets) or len(offsets) != 2:
-        raise CorruptFileError(f"{where}: shape {shape!r} or data_offsets {offsets!r} are not counts")
+        known = ", ".join(ITEM_BYTES)
+        raise UnsupportedCheckpointError(f"{where}: type {_shown(dtype)} is not one of {known}")
+    if not _are_counts(shape, MAX_DIMS) or not _are_counts(offsets, 2) or len(offsets) != 2:
+        raise CorruptFileError(
+            f"{where}: shape {_shown(shape)} or data_offsets {_shown(offsets)} are not counts, of which a "
+            f"shape may have {MAX_DIMS}"
+        )
     nbytes = offsets[1] - offsets[0]
     expected = prod(shape) * ITEM_BYTES[dtype]
     if nbytes != expected:
@@ -78,14 +86,25 @@ def _tensor(file: MappedFile, name: str, entry: Any, data_start: int) -> TensorS
             f"{where}: shape {shape} of {dtype} takes {expected} bytes, "
             f"but data_offsets {offsets} span {nbytes}"
         )
-    file.read(data_start + offsets[0], nbytes, f"tensor {name!r}")
+    file.read(data_start + offsets[0], nbytes, f"tensor {name[:MAX_SHOWN]!r}")
     return TensorSlice(str(file.path), name, dtype, tuple(shape), data_start + offsets[0], nbytes)
 
 
-def _are_counts(values: Any) -> TypeGuard[list[int]]:
-    if not isinstance(values, list):
+def _are_counts(values: Any, most: int) -> TypeGuard[list[int]]:
+    """Whether it is a list of `most` counts, or fewer."""
+    if not isinstance(values, list) or len(values := cast("list[Any]", values)) > most:
         return False
-    return all(type(value) is int and value >= 0 for value in cast("list[Any]", values))
+    return all(type(value) is int and 0 <= value <= MAX_COUNT for value in values)
+
+
+def _shown(value: Any) -> str:
+    """A value of the header, as JSON and cut, which is short work however large it is."""
+    text = ""
+    for part in json.JSONEncoder().iterencode(value):
+        text += part
+        if len(text) > MAX_SHOWN:
+            return f"{text[:MAX_SHOWN]}..."
+    return text
 
 
 def _check_layout(file: MappedFile, tensors: list[TensorSlice], data_start: int) -> None:
@@ -107,11 +126,13 @@ def read_index(path: Path) -> dict[str, str]:
     """The `weight_map` of a `model.safetensors.index.json`: tensor name -> file name beside it.
 
     Raises:
+        CheckpointNotFoundError: it cannot be read.
         CorruptFileError: it is not such an index, or a file name leads out of the folder.
     """
     try:
-        weight_map: Any = json.loads(path.read_bytes(), object_pairs_hook=_unique)["weight_map"]
-    except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
+        content = bytes(MappedFile(path).view)
+        weight_map: Any = json.loads(content, object_pairs_hook=_unique)["weight_map"]
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
         raise CorruptFileError(f"{path}: not a checkpoint index with a weight_map: {error}") from error
     if not is_object(weight_map) or not weight_map:
         raise CorruptFileError(f"{path}: weight_map is not an object that names tensors")

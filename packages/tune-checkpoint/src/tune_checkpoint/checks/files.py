@@ -83,8 +83,10 @@ def _check_index(folder: Path, index: Path) -> Found:
         return Found(found.tensors, (problem_of("index", folder, error), *found.problems), found.is_whole)
     placed: list[TensorSlice] = []
     problems: list[Problem] = []
-    for name in dict.fromkeys(weight_map.values()):
-        listed = [tensor for tensor, file in weight_map.items() if file == name]
+    listed_in: dict[str, list[str]] = {}
+    for tensor, name in weight_map.items():
+        listed_in.setdefault(name, []).append(tensor)
+    for name, listed in listed_in.items():
         if not (folder / name).exists():
             problems.append(problem("index", name, f"is missing, and with it {_some(listed)}"))
             continue

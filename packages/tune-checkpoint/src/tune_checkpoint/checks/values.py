@@ -88,7 +88,7 @@ def count_values(tensor: TensorSlice, sources: Sources, meter: Meter) -> Counts:
     found, position = Counts(), 0
     for block, num_bytes in _blocks(tensor, sources):
         if tensor.crc32 is not None:
-            found.crc32 = zlib.crc32(block, found.crc32)
+            found.crc32 = zlib.crc32(block.data, found.crc32)
         if limits is not None:
             bits = block.view(limits.kind) & np.array(limits.mask, limits.kind)
             is_bad = bits.max() >= limits.infinity if limits.has_infinity else bits.max() > limits.infinity

@@ -37,6 +37,8 @@ LENGTH = struct.Struct("<Q")
 """Of a string, before its bytes."""
 MAX_DIMS = 4
 MAX_ARRAY_DEPTH = 4
+MAX_ITEMS = 1 << 22
+"""Of all arrays together, which take more memory than they have bytes: ten times what a vocabulary has."""
 DEFAULT_ALIGNMENT = 32
 SMALLEST_ENTRY_BYTES = 13  # of a metadata pair: length, type, one byte of value
 SMALLEST_TENSOR_BYTES = 32  # of a tensor's entry: length, dimension count, one dimension, type, offset
@@ -46,7 +48,6 @@ class GgufHeader(Struct, frozen=True):
     """What a GGUF file says about itself."""
 
     path: Path
-    version: int
     metadata: Metadata
     tensors: tuple[TensorSlice, ...]
     """In the order of the file's table; offsets are from the start of the file."""
@@ -60,7 +61,7 @@ def read_gguf_header(file: MappedFile) -> GgufHeader:
         UnsupportedCheckpointError: its version, byte order or a tensor's type cannot be read.
     """
     cursor = _Cursor(file)
-    version = _version(cursor)
+    _check_version(cursor)
     num_tensors = cursor.count("the number of tensors", SMALLEST_TENSOR_BYTES)
     num_pairs = cursor.count("the number of metadata pairs", SMALLEST_ENTRY_BYTES)
     values: dict[str, Any] = {}
@@ -75,7 +76,7 @@ def read_gguf_header(file: MappedFile) -> GgufHeader:
     data_start = -(-cursor.offset // alignment) * alignment
     tensors = tuple(_place(file, entry, data_start, alignment) for entry in entries)
     _check_apart(file, tensors)
-    return GgufHeader(file.path, version, metadata, tensors)
+    return GgufHeader(file.path, metadata, tensors)
 
 
 class _Cursor:
@@ -84,6 +85,7 @@ class _Cursor:
     def __init__(self, file: MappedFile) -> None:
         self.file = file
         self.offset = 0
+        self._num_items = 0
 
     def take(self, num_bytes: int, what: str) -> memoryview:
         taken = self.file.read(self.offset, num_bytes, what)
@@ -126,7 +128,14 @@ class _Cursor:
     def array(self, key: str, depth: int) -> list[Any]:
         kind = self.unsigned(4, f"the element type of {key}")
         smallest = SCALARS[kind].size if kind in SCALARS else 8
+        start = self.offset
         count = self.count(f"the length of {key}", smallest)
+        self._num_items += count
+        if self._num_items > MAX_ITEMS:
+            raise UnsupportedCheckpointError(
+                f"{self.file.path}: {key} at byte {start} has {count} items, with which the arrays of the "
+                f"metadata have {self._num_items}; at most {MAX_ITEMS} are read"
+            )
         if kind in SCALARS:
             return list(self.scalars(kind, count, key))
         if kind == STRING:
@@ -164,13 +173,13 @@ class _Entry(Struct, frozen=True):
     """From the start of the data."""
 
 
-def _version(cursor: _Cursor) -> int:
+def _check_version(cursor: _Cursor) -> None:
     path = cursor.file.path
     if bytes(cursor.take(4, "the magic number")) != b"GGUF":
         raise CorruptFileError(f"{path}: does not start with GGUF; this is not a GGUF file, or it is damaged")
     version = cursor.unsigned(4, "the version")
     if version in (2, 3):
-        return version
+        return
     if version & 0xFFFF == 0:
         raise UnsupportedCheckpointError(
             f"{path}: a big-endian GGUF file; only little-endian ones can be read"

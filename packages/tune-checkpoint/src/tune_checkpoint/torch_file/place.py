@@ -6,11 +6,9 @@ from typing import Any, NoReturn, TypeGuard
 
 from tune_checkpoint.errors import CorruptFileError, UnsupportedCheckpointError
 from tune_checkpoint.mapped import MappedFile
-from tune_checkpoint.plan import TensorSlice
+from tune_checkpoint.plan import MAX_DIMS, TensorSlice
 from tune_checkpoint.torch_file.allowlist import is_dict, is_tuple
 from tune_checkpoint.torch_file.values import DTYPES, Span, Storage, Tensor, shown
-
-MAX_DIMS = 32
 
 
 def place(file: MappedFile, name: str, tensor: Tensor, spans: Mapping[str, Span]) -> TensorSlice:
