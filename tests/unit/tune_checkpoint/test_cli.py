@@ -207,7 +207,7 @@ def test_diff_ends_as_diff_does(run: Run, tmp_path: Path):
         (["inspect", "x", "--tensor"], "unrecognized arguments: --tensor"),
         (["nonsense"], "invalid choice: 'nonsense'"),
         (["convert", "x", "--to", "pt"], "invalid choice: 'pt'"),
-        (["convert", "x", "--jobs", "0"], "'0' is no number from 1 to 256"),
+        (["convert", "x", "--jobs", "0"], "'0' is no number from 1 to 32"),
         (["convert", "x", "--max-shard-size", "big"], "'big' is no size; write 5GB"),
         (["convert", "x", "--quant", "q8_0"], "--quant q8_0: only a GGUF file is quantised; add --to gguf"),
         (["convert", "x", "--to", "gguf", "--quant", "q9"], "--quant q9: no such type; one of f32, f16"),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
 
 from tune_checkpoint import (
@@ -20,6 +21,7 @@ from tune_checkpoint import (
     open_checkpoint,
     plan_conversion,
 )
+from tune_checkpoint.checkpoint import read_tensors
 
 LAYERS = 6
 SHARD = 30_000
@@ -211,3 +213,19 @@ def test_a_system_that_refuses_to_write_is_told_and_nothing_is_left(folder: Path
     done = subprocess.run([sys.executable, "-c", LIMITED], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (1, "error: out: could not be written: File too large\n")
     assert {path.name for path in tmp_path.iterdir()} == {"model"}
+
+
+@pytest.mark.parametrize("name", ["model.layers.0.mlp.up_proj.weight", "model.embed_tokens.weight"])
+@pytest.mark.parametrize("dtype", [None, "bf16"])
+def test_a_wrong_checksum_of_a_torch_file_is_warned_of(tmp_path: Path, name: str, dtype: str | None):
+    torch.save({name: torch.ones(500, 1000), "model.norm.weight": torch.ones(3)}, tmp_path / "x.bin")
+    content = bytearray((tmp_path / "x.bin").read_bytes())
+    (tensor,) = (tensor for tensor in read_tensors(tmp_path / "x.bin") if tensor.name == name)
+    assert not any("CRC" in warning for warning in convert(tmp_path / "x.bin", tmp_path / "sound").warnings)
+    content[tensor.offset + 1_000_000] ^= 1
+    (tmp_path / "x.bin").write_bytes(content)
+    damaged = [w for w in convert(tmp_path / "x.bin", tmp_path / "out", dtype=dtype).warnings if "CRC" in w]
+    assert len(damaged) == 1
+    assert damaged[0].startswith(
+        f"{tmp_path}/x.bin: tensor {name!r} at byte {tensor.offset} has not the checksum"
+    )

@@ -149,7 +149,15 @@ CASES = {
         ["convert-ckpt", "x.gguf", "--to", "gguf", "--quant", "q9"],
         "--quant q9: no such type; one of f32, f16, bf16, ",
     ),
-    "no threads": (["diff", "a", "b", "-j", "0"], "--jobs 0: a number from 1 to 256 is wanted"),
+    "a size of one file": (
+        ["convert-ckpt", "x.gguf", "--to", "gguf", "--max-shard-size", "1GB"],
+        "--max-shard-size 1GB with --to gguf: that is one file; leave it out",
+    ),
+    "two types of the weights": (
+        ["convert-ckpt", "x.gguf", "--to", "gguf", "--dtype", "fp16", "--quant", "q8_0"],
+        "--dtype fp16 with --quant q8_0: both say what the weights become; leave one out",
+    ),
+    "no threads": (["diff", "a", "b", "-j", "0"], "--jobs 0: a number from 1 to 32 is wanted"),
     "nothing to inspect": (["inspect", "nowhere"], "nowhere: no such file or folder"),
     "a dtype that there is not": (
         ["convert-ckpt", "x.gguf", "--output-dir", "o", "--dtype", "fp8"],

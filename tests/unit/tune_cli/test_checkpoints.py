@@ -3,12 +3,15 @@
 import json
 import os
 import signal
-import threading
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from small_llama import LAYERS, small_weights, write_folder
+from tune_checkpoint.safetensors_writer import safetensors_header
 
 WEIGHTS = small_weights()
 
@@ -93,13 +96,21 @@ def test_differences_are_told_and_counted_in_the_exit_status(tune_here, model):
     assert tune_here("diff", model, "nowhere").code == 2
 
 
-def test_ctrl_c_says_that_the_same_command_goes_on(tune_here, model):
-    model.joinpath("model.safetensors").unlink()
-    os.mkfifo(model / "model.safetensors")
-    reader = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
-    reader.start()
-    said = tune_here("convert-ckpt", model)
-    assert (said.code, said.err) == (
-        130,
-        "error: interrupted; the same command goes on with the files that are finished\n",
-    )
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_who_stops_a_conversion_is_told_that_the_same_command_goes_on(tmp_path, signum, status):
+    # 4 GB that take no room: a sparse file. It takes longer to be converted than to be interrupted.
+    header = safetensors_header([("model.layers.0.mlp.up_proj.weight", "F32", (1000, 1_000_000))])
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.safetensors").write_bytes(header)
+    os.truncate(tmp_path / "model" / "model.safetensors", len(header) + 4_000_000_000)
+    run = "import sys; from tune_cli.entry import main; sys.exit(main())"
+    command = [sys.executable, "-c", run, "convert-ckpt", "model", "--dtype", "bf16"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    while not list(tmp_path.glob(".model-hf.*.partial/*")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signum)
+    _, err = process.communicate(timeout=60)
+    told = "error: interrupted; the same command goes on with the files that are finished\n"
+    assert (process.returncode, err) == (status, told)
+    assert {path.name for path in tmp_path.iterdir()} == {"model"}  # none was

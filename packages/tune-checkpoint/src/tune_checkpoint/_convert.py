@@ -53,7 +53,7 @@ class ConversionResult(Struct, frozen=True):
     verified: bool
     """The weights were read again, and were what had been computed."""
     warnings: tuple[str, ...]
-    """What the source lacked and could not be made, one sentence each."""
+    """What the source lacked and could not be made, and what in it is damaged, one sentence each."""
 
 
 def plan_conversion(
@@ -155,7 +155,7 @@ def convert(
         force: replace `output_dir` if it is the folder of a model, with nothing else in it.
         max_shard_size: bytes of weights in one file of a Hugging Face folder, at most.
         verify: read the weights again, and compare a checksum of each tensor with what was computed.
-        jobs: how many tensors are worked on at a time; None takes one for each core, up to 8.
+        jobs: how many tensors are worked on at a time, up to 32; None takes one for each core, up to 8.
         progress: see `Progress`; called several times a second.
 
     Returns:
@@ -174,7 +174,9 @@ def convert(
     try:
         check_output([src] if adapter is None else [src, Path(adapter)], output_dir, to, force=force)
         plan = plan_conversion(src, to=to, kind=kind, dtype=dtype, adapter=adapter, quant=quant)
-        weights = _carry_out(plan, output_dir, force, max_shard_size, verify, num_jobs(jobs), progress)
+        weights, damaged = _carry_out(
+            plan, output_dir, force, max_shard_size, verify, num_jobs(jobs), progress
+        )
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         raise WriteFailedError(f"{output_dir}: could not be written: {error.strerror}{where}") from error
@@ -187,7 +189,7 @@ def convert(
         nbytes=plan.nbytes,
         seconds=time.perf_counter() - started,
         verified=verify,
-        warnings=plan.warnings,
+        warnings=(*plan.warnings, *damaged),
     )
 
 
@@ -199,8 +201,8 @@ def _carry_out(
     verify: bool,
     jobs: int,
     progress: Progress | None,
-) -> tuple[str, ...]:
-    """Write everything the plan has, and give the names of the weights' files."""
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Write everything the plan has, and give the names of the weights' files, and warnings."""
     # Brings numpy, which planning does without.
     from tune_checkpoint.write import Meter, check_written, forget_record, write_layout
 
@@ -208,13 +210,13 @@ def _carry_out(
     meter = Meter(progress, plan.nbytes * (2 if verify else 1))
     with atomic_folder(output_dir, force=force, key=_key(plan, max_shard_size)) as folder:
         _check_room(plan, output_dir, folder)
-        sums = write_layout(files, folder, meter, jobs=jobs, checked=verify)
+        record = write_layout(files, folder, meter, jobs=jobs, checked=verify)
         if verify:
-            check_written(files, folder, sums, meter, jobs=jobs)
+            check_written(files, folder, record, meter, jobs=jobs)
         for file in (*index, *plan.files):
             write_file(folder / file.name, file.content)
         forget_record(folder)
-    return (*(file.name for file in files), *(file.name for file in index))
+    return (*(file.name for file in files), *(file.name for file in index)), tuple(record.damaged)
 
 
 def _layout(plan: Plan, max_shard_size: int) -> tuple[tuple[FileLayout, ...], tuple[SideFile, ...]]:

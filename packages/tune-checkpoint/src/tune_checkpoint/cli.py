@@ -7,9 +7,10 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tune_checkpoint.arguments import GOES_ON, check_arguments, default_output_dir, parse_size
+from tune_checkpoint.arguments import check_arguments, default_output_dir, parse_size
 from tune_checkpoint.cli_words import make_parser
 from tune_checkpoint.errors import CheckpointError
+from tune_checkpoint.interrupts import GOES_ON, heeding_sigterm, status_of
 
 DIFFERENT, TROUBLE = 1, 2
 """How `diff` ends, besides 0."""
@@ -22,22 +23,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: its words; None takes those of the process.
 
     Returns:
-        The exit status: 0, 1 where something failed or differs, 2 for wrong input, 130 after Ctrl-C.
+        The exit status: 0, 1 where something failed or differs, 2 for wrong input, 130 after Ctrl-C and
+        143 after SIGTERM.
     """
     words = sys.argv[1:] if argv is None else list(argv)
     command = words[0] if words else ""
     try:
         for stream in (sys.stdout, sys.stderr):
             _show_every_sign(stream)
-        status = _run(words)
+        with heeding_sigterm():
+            status = _run(words)
         sys.stdout.flush()
     except SystemExit as end:  # of the parser, which has said why
         return end.code if isinstance(end.code, int) else TROUBLE
     except CheckpointError as error:
         return _fail(str(error), TROUBLE if command == "diff" else error.exit_status)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         is_kept = command in ("convert", "merge")
-        return _fail(f"interrupted{'; ' + GOES_ON if is_kept else ''}", 130)
+        return _fail(f"interrupted{'; ' + GOES_ON if is_kept else ''}", status_of(stop))
     except BrokenPipeError:  # whoever read our output has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return TROUBLE if command == "diff" else 1
@@ -70,7 +73,13 @@ def _show_every_sign(stream: Any) -> None:
 
 def _convert(words: Namespace) -> int:
     size = parse_size(words.max_shard_size)
-    check_arguments(to=words.to, quant=words.quant, jobs=words.jobs)
+    check_arguments(
+        to=words.to,
+        quant=words.quant,
+        dtype=words.dtype,
+        max_shard_size=words.max_shard_size,
+        jobs=words.jobs,
+    )
     options: dict[str, Any] = {
         "to": words.to,
         "kind": words.kind,

@@ -84,9 +84,7 @@ def _add_output_options(parser: ArgumentParser) -> None:
         "--output-dir", metavar="DIR", type=Path, help="folder to write (default: named after the source)"
     )
     parser.add_argument("--dtype", choices=DTYPES, help="type of the weights (default: as they are)")
-    parser.add_argument(
-        "--max-shard-size", metavar="SIZE", default="5GB", help="of a file of weights (default: 5GB)"
-    )
+    parser.add_argument("--max-shard-size", metavar="SIZE", help="of a file of weights (default: 5GB)")
     parser.add_argument(
         "--verify",
         action=BooleanOptionalAction,
@@ -135,6 +133,6 @@ def _add_jobs(parser: ArgumentParser) -> None:
 
 
 def _jobs(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 256:
-        raise ArgumentTypeError(f"{text!r} is no number from 1 to 256")
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 32:
+        raise ArgumentTypeError(f"{text!r} is no number from 1 to 32")
     return int(text)

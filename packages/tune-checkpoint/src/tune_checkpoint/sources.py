@@ -1,6 +1,7 @@
 """The source files of a conversion, read by several threads."""
 
 import os
+import zlib
 from math import prod
 from threading import Lock
 
@@ -17,7 +18,17 @@ SPAN_BYTES = 1 << 24
 class Sources:
     """Open files. They are read and not mapped: a disk that fails gives an error then, not a dead process."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, compares: bool = False) -> None:
+        """Open nothing yet.
+
+        Args:
+            compares: hold what is read of a tensor from its start to its end against the CRC-32 that the file
+                states.
+        """
+        self._compares = compares
+        self._sums: dict[TensorSlice, tuple[int, int]] = {}
+        self.damaged: list[TensorSlice] = []
+        """Tensors that are not what their file says of them."""
         self._descriptors: dict[str, int] = {}
         self._lock = Lock()
         self.scattered = Lock()
@@ -70,7 +81,19 @@ class Sources:
                     f"{tensor.name!r}; it has become shorter since the conversion began"
                 )
             done += count
+        if self._compares and tensor.crc32 is not None:
+            self._compare(tensor, start, content)
         return content
+
+    def _compare(self, tensor: TensorSlice, start: int, content: np.ndarray) -> None:
+        """Go on with the checksum of a tensor. One thread reads it, from its start to its end if at all."""
+        end, crc = self._sums.get(tensor, (0, 0)) if start else (0, 0)
+        if end != start:
+            return
+        end, crc = start + content.nbytes, zlib.crc32(content.data, crc)
+        self._sums[tensor] = end, crc
+        if end == tensor.nbytes and crc != tensor.crc32 and tensor not in self.damaged:
+            self.damaged.append(tensor)
 
     def rows(self, tensor: TensorSlice, start: int, stop: int) -> np.ndarray:
         """Rows of a tensor, as (rows, bytes of a row) uint8.

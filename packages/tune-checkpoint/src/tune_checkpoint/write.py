@@ -30,8 +30,14 @@ NO_KERNEL_COPY = {errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, err
 RECORD = ".written.json"
 """In the folder while it is filled: each finished file with the CRC-32 of its tensors."""
 
-Sums = dict[str, dict[str, int]]
-"""File name -> tensor name -> CRC-32 of its bytes."""
+
+class Record(msgspec.Struct):
+    """What is known of the files that are finished."""
+
+    sums: dict[str, dict[str, int]] = {}
+    """File name -> tensor name -> CRC-32 of its bytes; of no tensor where none was asked for."""
+    damaged: list[str] = []
+    """What was found to be wrong with the sources, one sentence each."""
 
 
 class Stopped(Exception):
@@ -59,7 +65,7 @@ class Meter:
 
 def write_layout(
     files: Sequence[FileLayout], folder: Path, meter: Meter, *, jobs: int, checked: bool
-) -> Sums:
+) -> Record:
     """Write files into a folder. Those that a killed process had finished there are kept.
 
     Args:
@@ -67,23 +73,24 @@ def write_layout(
         folder: where; nobody else writes there.
         meter: counts the bytes.
         jobs: how many tensors are worked on at a time.
-        checked: take a checksum of each tensor on the way.
-
-    Returns:
-        The checksums; none of a file that was not `checked`.
+        checked: take a checksum of each tensor on the way, of the sources too where they state one.
     """
-    sums = _load_record(folder)
-    with Sources() as sources:
+    record = _load_record(folder)
+    with Sources(compares=checked) as sources:
         for file in files:
-            if _is_finished(file, folder, sums, checked=checked):
+            if _is_finished(file, folder, record, checked=checked):
                 meter.add(sum(placed.tensor.nbytes for placed in file.tensors))
                 continue
-            sums[file.name] = _write_file(file, folder, sources, meter, jobs=jobs, checked=checked)
-            _save_record(folder, sums)
-    return sums
+            record.sums[file.name] = _write_file(file, folder, sources, meter, jobs=jobs, checked=checked)
+            record.damaged += [_damage(tensor) for tensor in sources.damaged]
+            sources.damaged.clear()
+            _save_record(folder, record)
+    return record
 
 
-def check_written(files: Sequence[FileLayout], folder: Path, sums: Sums, meter: Meter, *, jobs: int) -> None:
+def check_written(
+    files: Sequence[FileLayout], folder: Path, record: Record, meter: Meter, *, jobs: int
+) -> None:
     """Read files again and compare each tensor's checksum with what was computed while it was written.
 
     Raises:
@@ -92,7 +99,9 @@ def check_written(files: Sequence[FileLayout], folder: Path, sums: Sums, meter: 
     written = [(file.name, _written(folder / file.name, placed)) for file in files for placed in file.tensors]
     with Sources() as sources:
         tasks = [
-            lambda tensor=tensor, crc=sums[name][tensor.name]: _check_tensor(tensor, crc, sources, meter)
+            lambda tensor=tensor, crc=record.sums[name][tensor.name]: _check_tensor(
+                tensor, crc, sources, meter
+            )
             for name, tensor in written
         ]
         do_all(tasks, jobs, meter.stop)
@@ -103,11 +112,11 @@ def forget_record(folder: Path) -> None:
     (folder / RECORD).unlink(missing_ok=True)
 
 
-def _is_finished(file: FileLayout, folder: Path, sums: Sums, *, checked: bool) -> bool:
+def _is_finished(file: FileLayout, folder: Path, record: Record, *, checked: bool) -> bool:
     path = folder / file.name
-    known = len(sums.get(file.name, {}))
+    known = len(record.sums.get(file.name, {}))
     return (
-        file.name in sums
+        file.name in record.sums
         and path.is_file()
         and path.stat().st_size == file.size
         and known == (len(file.tensors) if checked else known)
@@ -228,14 +237,21 @@ def _check_tensor(tensor: TensorSlice, expected: int, sources: Sources, meter: M
     return crc
 
 
-def _load_record(folder: Path) -> Sums:
+def _damage(tensor: TensorSlice) -> str:
+    return (
+        f"{tensor.path}: tensor {tensor.name!r} at byte {tensor.offset} has not the checksum (CRC-32) that "
+        "its file states; it is probably damaged: download or copy it again"
+    )
+
+
+def _load_record(folder: Path) -> Record:
     try:
-        return msgspec.json.decode((folder / RECORD).read_bytes(), type=Sums)
+        return msgspec.json.decode((folder / RECORD).read_bytes(), type=Record)
     except (OSError, msgspec.MsgspecError):
-        return {}
+        return Record()
 
 
-def _save_record(folder: Path, sums: Sums) -> None:
+def _save_record(folder: Path, record: Record) -> None:
     beside = folder / f"{RECORD}.partial"
-    write_file(beside, msgspec.json.encode(sums))
+    write_file(beside, msgspec.json.encode(record))
     beside.rename(folder / RECORD)

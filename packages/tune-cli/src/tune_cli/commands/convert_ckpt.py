@@ -20,7 +20,7 @@ def convert_ckpt(
         Parameter(name="--from", metavar="KIND"),
     ] = None,
     dtype: Literal["fp32", "fp16", "bf16"] | None = None,
-    max_shard_size: Annotated[str, Parameter(metavar="SIZE")] = "5GB",
+    max_shard_size: Annotated[str | None, Parameter(metavar="SIZE")] = None,
     adapter: Annotated[Path | None, Parameter(metavar="DIR")] = None,
     quant: Annotated[str | None, Parameter(metavar="TYPE")] = None,
     verify: Annotated[bool, Parameter(negative="--no-verify")] = True,
@@ -38,7 +38,7 @@ def convert_ckpt(
         from_: What SRC is, if not what is found: hf, meta, mistral, gguf, torchtune, litgpt, torch.
         dtype: Number format of the weights: fp32, fp16 or bf16. By default as in SRC, and fp32 for
             quantised ones.
-        max_shard_size: Of one file of weights; 5GB.
+        max_shard_size: Of one file of weights; 5GB by default.
         adapter: PEFT adapter to merge into the weights.
         quant: With --to gguf: f32, f16, bf16, q8_0, q4_0, ...
         verify: Read again and compare what was written; the default.
@@ -48,19 +48,20 @@ def convert_ckpt(
         jobs: Tensors worked on at a time; by default one for each core.
     """
     from tune_checkpoint import convert, plan_conversion
-    from tune_checkpoint.arguments import GOES_ON, check_arguments, default_output_dir, parse_size
+    from tune_checkpoint.arguments import check_arguments, default_output_dir, parse_size
     from tune_checkpoint.conversion_text import conversion_lines, plan_json, plan_lines
+    from tune_checkpoint.interrupts import GOES_ON, heeding_sigterm, status_of
     from tune_checkpoint.progress import ProgressLine
 
     size = parse_size(max_shard_size)
-    check_arguments(to=to, quant=quant, jobs=jobs)
+    check_arguments(to=to, quant=quant, dtype=dtype, max_shard_size=max_shard_size, jobs=jobs)
     if dry_run:
         plan = plan_conversion(src, to=to, kind=from_, dtype=dtype, adapter=adapter, quant=quant)
         warn(plan.warnings)
         print_json(plan_json(plan)) if json else print("\n".join(plan_lines(plan)))
         return 0
     try:
-        with ProgressLine("converting") as progress:
+        with heeding_sigterm(), ProgressLine("converting") as progress:
             result = convert(
                 src,
                 output_dir or default_output_dir(src, to, quant),
@@ -75,9 +76,9 @@ def convert_ckpt(
                 jobs=jobs,
                 progress=progress,
             )
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print(f"error: interrupted; {GOES_ON}", file=sys.stderr)
-        return 130
+        return status_of(stop)
     warn(result.warnings)
     if json:
         print_json(result)
