@@ -5,15 +5,20 @@ from pathlib import Path
 from typing import Any
 
 from tune_checkpoint.checkpoint import read_whole
+from tune_checkpoint.companions import (
+    CONFIG,
+    VOCABULARY,
+    copied_companions,
+    find_companions,
+    find_strangers,
+)
 from tune_checkpoint.dtypes import TORCH_NAMES
 from tune_checkpoint.errors import UnsupportedCheckpointError
 from tune_checkpoint.plan import Kind, Plan, SideFile, TensorSlice
 from tune_checkpoint.planning import copied_file, json_file, planned, read_json
 
-CONFIG = "config.json"
-SIDE_SUFFIXES = (".json", ".jinja", ".model", ".txt", ".md", ".py", ".tiktoken")
-NOT_COPIED = (".index.json", "params.json", "adapter_config.json")
-MAX_SIDE_BYTES = 100_000_000
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".index.json")
+"""Ends of the names of files that have weights, or say where they are."""
 HEADS = ("lm_head.weight",)
 """Of tensors that are one, these go; the embedding stays, as transformers has it."""
 BUFFERS = (".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", ".attention.masked_bias")
@@ -39,7 +44,19 @@ def plan_hf(path: Path, dtype: str | None, kind: Kind) -> Plan:
     files, warnings = companions(folder, config, dtype)
     architecture = (config.get("architectures") or [config.get("model_type") or "unknown"])[0]
     plans = tuple(planned(tensor.name, [tensor], dtype) for tensor in kept)
+    if path.is_dir() and (strangers := find_strangers(folder, _is_no_companion)):
+        warnings = (*warnings, _left_behind(strangers))
     return Plan(str(path), kind, str(architecture), plans, files, warnings)
+
+
+def _is_no_companion(path: Path) -> bool:
+    """Whether nobody expects it to be copied: weights of any format, a folder, and what is hidden."""
+    return path.is_dir() or path.name.startswith(".") or path.name.endswith(WEIGHTS)
+
+
+def _left_behind(names: list[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"{', '.join(names[:5])}{more}: left behind: not known to belong to a model; copy what is wanted"
 
 
 def without_tied(tensors: Iterable[TensorSlice], is_tied: object) -> list[TensorSlice]:
@@ -84,22 +101,10 @@ def companions(
         name = TORCH_NAMES[dtype]
         named = {key: name for key in ("torch_dtype", "dtype") if key in config} or {"torch_dtype": name}
         files.append(json_file(CONFIG, config | named))
-    for entry in sorted(folder.iterdir()):
-        if entry.name != CONFIG and _is_companion(entry):
-            files.append(copied_file(entry))
-    names = {file.name for file in files}
-    if not names & {"tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model"}:
+    beside = [path for path in find_companions(folder) if path.name != CONFIG]
+    copied, too_large = copied_companions(folder, beside)
+    if not any(VOCABULARY.fullmatch(path.name) for path in beside):
         warnings.append(
             f"tokenizer.json: no tokenizer in {folder}; copy the original model's tokenizer files"
         )
-    return tuple(files), tuple(warnings)
-
-
-def _is_companion(entry: Path) -> bool:
-    return (
-        entry.is_file()
-        and not entry.name.startswith(".")
-        and not entry.name.endswith(NOT_COPIED)
-        and (entry.suffix in SIDE_SUFFIXES or entry.name in ("LICENSE", "NOTICE"))
-        and entry.stat().st_size <= MAX_SIDE_BYTES
-    )
+    return (*files, *copied), (*warnings, *too_large)

@@ -1,15 +1,15 @@
 """Which folders a conversion may write to, or replace."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from msgspec import Struct
 
 from tune_checkpoint.atomic import check_free
+from tune_checkpoint.companions import LEGAL, find_strangers
 from tune_checkpoint.errors import CheckpointNotFoundError, OutputExistsError
 from tune_checkpoint.plan import Target
-
-LEGAL = {"LICENSE", "LICENSE.md", "LICENSE.txt", "USE_POLICY.md", "NOTICE"}
 
 
 class _Folder(Struct, frozen=True):
@@ -17,27 +17,27 @@ class _Folder(Struct, frozen=True):
 
     mark: str
     """A file that it has, or a pattern for one."""
-    suffixes: tuple[str, ...]
-    """Of files that may be lost when another takes its place."""
-    names: frozenset[str] = frozenset()
-    """And whole names."""
-    holds: str = ""
+    names: re.Pattern[str]
+    """Of files that may be lost when another takes its place, and for `hf` those that belong to a model."""
+    holds: str
     """All this, for messages."""
 
 
+_LEGAL = "|".join(map(re.escape, LEGAL))
 _FOLDERS: dict[Target, _Folder] = {
     "hf": _Folder(
         "config.json",
-        (".safetensors", ".json", ".jinja", ".model", ".bin"),
-        frozenset({"merges.txt", "vocab.txt", "README.md", ".gitattributes"}),
+        re.compile(r".*\.(safetensors|bin|index\.json)|\.gitattributes"),
         "a model's folder is replaced, with its config.json, weights and tokenizer",
     ),
     "meta": _Folder(
         "params.json",
-        (".pth", ".json", ".model"),
-        holds="a model's folder is replaced, with its params.json, weights and tokenizer",
+        re.compile(rf".*\.pth|params\.json|tokenizer\.model|{_LEGAL}"),
+        "a model's folder is replaced, with its params.json, weights and tokenizer",
     ),
-    "gguf": _Folder("*.gguf", (".gguf",), holds="a folder of GGUF files is replaced, with those"),
+    "gguf": _Folder(
+        "*.gguf", re.compile(rf".*\.gguf|{_LEGAL}"), "a folder of GGUF files is replaced, with those"
+    ),
 }
 
 
@@ -61,21 +61,25 @@ def check_output(sources: Sequence[Path], output_dir: Path, target: Target, *, f
             raise OutputExistsError(f"{output_dir}: holds the source {src}; choose another output folder")
     check_free(output_dir, force=force)
     if output_dir.is_dir():
-        _check_replaceable(output_dir, _FOLDERS[target])
+        _check_replaceable(output_dir, target)
 
 
-def _check_replaceable(folder: Path, known: _Folder) -> None:
+def _check_replaceable(folder: Path, target: Target) -> None:
     """Refuse to replace anything but what a conversion wrote: what else stands there may have no copy."""
-    entries = sorted(folder.iterdir())
-    stray = next((entry for entry in entries if not _belongs(entry, known)), None)
-    if stray is None and entries and not any(folder.glob(known.mark)):
-        stray = entries[0]
-    if stray is not None:
+    known = _FOLDERS[target]
+    entries = sorted(entry.name for entry in folder.iterdir())
+    if target == "hf":
+        strays = find_strangers(folder, lambda path: _is_of(path, known))
+    else:
+        strays = [name for name in entries if not _is_of(folder / name, known)]
+    if not strays and entries and not any(folder.glob(known.mark)):
+        strays = entries
+    if strays:
         raise OutputExistsError(
-            f"{folder}: {stray.name} would be lost; only {known.holds} and nothing else. "
+            f"{folder}: {strays[0]} would be lost; only {known.holds} and nothing else. "
             "Choose another output folder"
         )
 
 
-def _belongs(path: Path, known: _Folder) -> bool:
-    return path.is_file() and (path.suffix in known.suffixes or path.name in known.names | LEGAL)
+def _is_of(path: Path, known: _Folder) -> bool:
+    return path.is_file() and known.names.fullmatch(path.name) is not None

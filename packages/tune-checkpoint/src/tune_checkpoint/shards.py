@@ -118,7 +118,8 @@ def split_shards(tensors: Sequence[T], max_shard_size: int) -> list[list[T]]:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a small file and sync it to the disk."""
+    """Write a small file and sync it to the disk, in a folder that may be new."""
+    path.parent.mkdir(exist_ok=True)
     path.write_bytes(content)
     sync(path)
 

@@ -13,8 +13,9 @@ from typing import Any
 from msgspec.structs import replace
 
 from tune_checkpoint.checkpoint import read_tensors
+from tune_checkpoint.companions import CONFIG
 from tune_checkpoint.errors import CheckpointNotFoundError, CorruptFileError, UnsupportedCheckpointError
-from tune_checkpoint.hf import CONFIG, companions, without_tied
+from tune_checkpoint.hf import companions, without_tied
 from tune_checkpoint.meta.assemble import Parts, decoder_sizes, plan_decoder
 from tune_checkpoint.meta.decoder import HEAD, NORM
 from tune_checkpoint.meta.hf_config import check_decoder, stated_sizes

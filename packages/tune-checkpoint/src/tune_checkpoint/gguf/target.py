@@ -11,6 +11,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from tune_checkpoint.companions import LEGAL
 from tune_checkpoint.dtypes import FLOATS
 from tune_checkpoint.errors import CorruptFileError, UnsupportedCheckpointError
 from tune_checkpoint.gguf.encode import encode_preamble, text, uint32
@@ -39,9 +40,6 @@ FILE_TYPES = {
 """Type of most weights -> `general.file_type`: `LlamaFileType` of the `gguf` package."""
 QUANTIZATION_VERSION = 2
 
-LICENCES = ("LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE", "USE_POLICY.md")
-"""Files that go wherever the weights go. All others are in the metadata, or of no use beside it."""
-
 
 def to_gguf(plan: Plan, quant: str | None = None) -> Plan:
     """Plan a GGUF file instead of a Hugging Face folder.
@@ -67,7 +65,8 @@ def to_gguf(plan: Plan, quant: str | None = None) -> Plan:
         plan,
         target="gguf",
         tensors=tensors,
-        files=tuple(file for file in plan.files if file.name in LICENCES),
+        # All others are in the metadata, or of no use beside it.
+        files=tuple(file for file in plan.files if file.name in LEGAL),
         warnings=(*_kept_warnings(plan), *warnings, *_fallback_warnings(tensors, quant)),
         preamble=encode_preamble(pairs, len(tensors)),
     )

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from tune_checkpoint.companions import LEGAL
 from tune_checkpoint.errors import CheckpointError, UnsupportedCheckpointError
 from tune_checkpoint.mapped import MappedFile
 from tune_checkpoint.meta.config import EndTokens
@@ -14,7 +15,6 @@ from tune_checkpoint.tokenizers.files import Kind, detect_tokenizer, tokenizer_f
 from tune_checkpoint.tokenizers.sentencepiece_reader import read_sentencepiece
 
 TOKENIZER = "tokenizer.model"
-LEGAL = ("LICENSE", "LICENSE.txt", "LICENSE.md", "USE_POLICY.md", "NOTICE")
 MAX_LEGAL_BYTES = 1_000_000
 
 

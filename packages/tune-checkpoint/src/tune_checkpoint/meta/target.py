@@ -7,11 +7,11 @@ from typing import Any, NoReturn
 
 from msgspec.structs import replace
 
+from tune_checkpoint.companions import LEGAL, MAX_SIDE_BYTES
 from tune_checkpoint.dtypes import FLOATS
 from tune_checkpoint.errors import UnsupportedCheckpointError
-from tune_checkpoint.hf import MAX_SIDE_BYTES
 from tune_checkpoint.layout import FileLayout, Placed
-from tune_checkpoint.meta.companions import LEGAL, TOKENIZER
+from tune_checkpoint.meta.companions import TOKENIZER
 from tune_checkpoint.meta.config import DecoderSettings, llama3_scaling
 from tune_checkpoint.meta.decoder import (
     EMBEDDING,

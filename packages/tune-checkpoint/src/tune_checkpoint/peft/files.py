@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
+from tune_checkpoint.companions import CONFIG, MAX_SIDE_BYTES
 from tune_checkpoint.errors import CorruptFileError
-from tune_checkpoint.hf import CONFIG, MAX_SIDE_BYTES
 from tune_checkpoint.plan import Plan, SideFile
 from tune_checkpoint.planning import copied_file, is_object, json_file
 

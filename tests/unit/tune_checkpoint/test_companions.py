@@ -1,0 +1,100 @@
+"""Which files go along with the weights, which are left behind, and which are replaced with them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from small_llama import CONFIG, small_weights, write_folder
+from tune_checkpoint import OutputExistsError, convert
+from tune_checkpoint.companions import MAX_SIDE_BYTES
+
+CODE = {
+    "modeling_own.py": "from .configuration_own import OwnConfig\nfrom .layers_own import Layer\n",
+    "configuration_own.py": "class OwnConfig: ...\n",
+    "layers_own.py": "    from . import kernels_own\n",
+    "kernels_own.py": "",
+}
+KNOWN = (
+    "LICENSE", "MODEL_CARD.md", "README.md", "USE_POLICY.md", "additional_chat_templates/tools.jinja",
+    "bpe.codes", "chat_template.jinja", "merges.txt", "preprocessor_config.json", "qwen.tiktoken",
+    "source.spm", "special_tokens_map.json", "target.spm", "tokenizer.model.v3",
+)  # fmt: skip
+FOREIGN = ("client_secret.json", "notes.txt", "main.py", "diary.md", "model.model")
+
+
+def write_files(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(name)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A small model, with files that belong to it, code of its own, and files that do not."""
+    auto_map = {"AutoModel": "modeling_own.OwnModel", "AutoConfig": "who/other--configuration_other.Other"}
+    path = write_folder(tmp_path / "model", small_weights(), CONFIG | {"auto_map": auto_map})
+    write_files(path, *KNOWN, *FOREIGN)
+    for name, text in CODE.items():
+        (path / name).write_text(text)
+    return path
+
+
+def names(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("src", ["model", "model/model.safetensors"])
+def test_only_what_belongs_to_a_model_goes_along(folder: Path, tmp_path: Path, src: str):
+    convert(tmp_path / src, tmp_path / "out")
+    files = {"config.json", "tokenizer.json", "model.safetensors"}
+    assert names(tmp_path / "out") == {*files, *KNOWN, *CODE}
+    assert (tmp_path / "out" / KNOWN[4]).read_text() == KNOWN[4]
+
+
+def test_what_a_folder_has_besides_is_named(folder: Path, tmp_path: Path):
+    (warning,) = convert(folder, tmp_path / "out").warnings
+    assert warning == (
+        "client_secret.json, diary.md, main.py, model.model, notes.txt: left behind: not known to belong to "
+        "a model; copy what is wanted"
+    )
+    assert convert(folder / "model.safetensors", tmp_path / "other").warnings == ()
+
+
+def test_too_large_a_companion_is_named(folder: Path, tmp_path: Path):
+    with (folder / "tokenizer.json").open("r+b") as file:
+        file.truncate(MAX_SIDE_BYTES + 1)
+    result = convert(folder / "model.safetensors", tmp_path / "out")
+    assert "tokenizer.json" not in result.files
+    (warning,) = result.warnings
+    assert warning.startswith("tokenizer.json: not copied: it has 100000001 bytes")
+
+
+@pytest.mark.parametrize(
+    "name", ["qwen.tiktoken", "source.spm", "bpe.codes", "tokenizer.model.v3", "vocab.txt"]
+)
+def test_any_vocabulary_is_a_tokenizer(tmp_path: Path, name: str):
+    path = write_folder(tmp_path / "model", small_weights())
+    (path / "tokenizer.json").rename(path / name)
+    assert not any("no tokenizer" in warning for warning in convert(path, tmp_path / "out").warnings)
+
+
+def test_force_replaces_all_that_was_written(folder: Path, tmp_path: Path):
+    for _ in range(2):
+        convert(folder, tmp_path / "out", force=True)
+
+
+@pytest.mark.parametrize("name", ["records.json", "own.py", "additional_chat_templates/notes.txt"])
+def test_force_spares_what_no_conversion_writes(folder: Path, tmp_path: Path, name: str):
+    convert(folder, tmp_path / "out")
+    write_files(tmp_path / "out", name)
+    with pytest.raises(OutputExistsError, match=f"{name} would be lost"):
+        convert(folder, tmp_path / "out", force=True)
+    assert (tmp_path / "out" / name).read_text() == name
+
+
+@pytest.mark.parametrize("config", ["{", "[]", json.dumps({"auto_map": [["a.B", None], 3, "../x.Y"]})])
+def test_code_that_a_strange_configuration_names_is_no_matter(folder: Path, tmp_path: Path, config: str):
+    (folder / "tokenizer_config.json").write_text(config)
+    result = convert(folder, tmp_path / "out")
+    assert set(CODE) <= set(result.files)
