@@ -224,12 +224,24 @@ def test_wrong_words_are_an_error_in_one_message(run: Run, words: list[str], mes
     assert "Traceback" not in done.err
 
 
-def test_what_the_system_refuses_is_an_error_that_names_it(run: Run, tmp_path: Path):
+def test_what_a_terminal_would_obey_is_spelled_out(run: Run, write_llama: WriteLlama, tmp_path: Path):
+    evil = "\x1b]0;evil\x07\x9b2J\u202egpj\r"
+    shown = "\\x1b]0;evil\\x07\\x9b2J\\u202egpj\\r"
+    (tmp_path / evil).mkdir()
+    found = run("inspect", ".")
+    assert (found.code, found.out) == (2, "")
+    assert found.err.startswith(f"error: .: no checkpoint that can be read; found {shown}\n  looked for ")
+    warned = run("convert", write_llama(path=tmp_path / "x.gguf", extra={f"{evil}\n": np.zeros(4)}).path)
+    assert shown in warned.err
+    assert not any(sign in found.err + warned.err + warned.out for sign in "\x1b\x07\x9b\u202e\r")
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_that_names_it(run: Run, tmp_path: Path):
     write_folder(tmp_path / "model", small_weights())
     (tmp_path / "file").write_text("")
     done = run("convert", "model", "--output-dir", "file/out")
-    assert done.code == 2
-    assert "file" in done.err
+    assert (done.code, done.out) == (2, "")
+    assert done.err == "error: file/out: no folder can be made there: file is a file; choose another\n"
 
 
 def test_a_reader_that_has_enough_is_no_error(tmp_path: Path):

@@ -12,6 +12,7 @@ import pytest
 
 from small_llama import LAYERS, small_weights, write_folder
 from tune_checkpoint.safetensors_writer import safetensors_header
+from tune_cli.output import warn
 
 WEIGHTS = small_weights()
 
@@ -52,6 +53,20 @@ def test_a_conversion_can_be_read_by_programs(tune_here, model):
     )
     assert all((Path("model-hf") / name).is_file() for name in result["files"])
     assert "model.safetensors.index.json" in result["files"]
+
+
+def test_what_a_terminal_would_obey_is_spelled_out(tune_here):
+    evil = "\x1b]0;evil\x07\x9b2J"
+    Path(evil).mkdir()
+    said = tune_here("convert-ckpt", ".")
+    assert said.err.startswith(r"error: .: ")
+    assert r"\x1b]0;evil\x07\x9b2J" in said.err
+    assert not any(sign in said.err for sign in "\x1b\x07\x9b")
+
+
+def test_warnings_of_a_conversion_are_spelled_out_too(capsys):
+    warn(["tensor \x1b[31m is left out\n  and \x9b"])
+    assert capsys.readouterr().err == "warning: tensor \\x1b[31m is left out\n  and \\x9b\n"
 
 
 def test_a_dry_run_writes_nothing(tune_here, model):

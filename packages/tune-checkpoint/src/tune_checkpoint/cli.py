@@ -11,6 +11,7 @@ from tune_checkpoint.arguments import check_arguments, default_output_dir, parse
 from tune_checkpoint.cli_words import make_parser
 from tune_checkpoint.errors import CheckpointError
 from tune_checkpoint.interrupts import GOES_ON, heeding_sigterm, status_of
+from tune_checkpoint.plain import printable_text
 
 DIFFERENT, TROUBLE = 1, 2
 """How `diff` ends, besides 0."""
@@ -61,7 +62,7 @@ def _run(words: list[str]) -> int:
 
 
 def _fail(message: str, status: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {printable_text(message)}", file=sys.stderr)
     return status
 
 
@@ -189,7 +190,7 @@ def _print(words: Namespace, value: Any, lines: Callable[[], list[str]]) -> None
 
 def _warn(warnings: Sequence[str]) -> None:
     for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        print(f"warning: {printable_text(warning)}", file=sys.stderr)
 
 
 COMMANDS: dict[str, Callable[[Namespace], int]] = {

@@ -8,6 +8,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from tune_checkpoint.folding import fold
+from tune_checkpoint.plain import printable_line
 
 if TYPE_CHECKING:
     from tune_checkpoint._diff import Difference, OnlyIn, TensorDifference
@@ -263,8 +264,8 @@ def _counted(count: int, thing: str) -> str:
 
 
 def printable(lines: Iterable[str]) -> list[str]:
-    """Lines with what a terminal would obey, such as in the name of a tensor, spelled out."""
-    return ["".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line) for line in lines]
+    """Lines with what a terminal would obey spelled out."""
+    return [printable_line(line) for line in lines]
 
 
 def labelled(label: str, text: str) -> list[str]:

@@ -17,6 +17,7 @@ from cyclopts.exceptions import (
 from tune_cli import __version__
 from tune_cli.examples import CLOSING, EXAMPLES, USAGES
 from tune_cli.help import RfcFormatter
+from tune_cli.output import tell
 
 COMMANDS = {
     "ls": "List all built-in recipes and configs.",
@@ -106,7 +107,7 @@ def _is_utf8(word: str) -> bool:
 
 
 def _fail(message: str, *, status: int = 2) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    tell("error", message)
     return status
 
 
