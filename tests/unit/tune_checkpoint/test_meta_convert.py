@@ -120,6 +120,29 @@ def test_head_that_lies_where_the_embedding_does_is_written_once(tmp_path: Path,
     assert config["rope_parameters"] == config["rope_scaling"] | LLAMA3
 
 
+@pytest.mark.parametrize("num_parts", [1, 2])
+def test_head_that_is_a_copy_of_the_embedding_is_the_embedding(tmp_path: Path, num_parts: int):
+    model = MetaModel(is_tied=True, params=SCALED)
+    _, weights = write(tmp_path / "src", model, num_parts=num_parts)
+    for path in (tmp_path / "src").glob("*.pth"):
+        rewrite(path, **{"output.weight": torch.load(path)["tok_embeddings.weight"].clone()})
+    result = convert(tmp_path / "src", tmp_path / "out")
+    assert_equal(load_file(tmp_path / "out" / "model.safetensors"), hf_weights(model, weights))
+    config = config_of(tmp_path / "out")
+    assert (config["tie_word_embeddings"], config["rope_scaling"]["factor"]) == (True, 32.0)
+    assert any("taken from Llama 3.2, since" in warning for warning in result.warnings)
+
+
+def test_head_that_differs_in_its_last_number_stays(tmp_path: Path):
+    model, weights = write(tmp_path / "src", MetaModel(vocab_size=4096, params=SCALED))
+    weights["output.weight"] = weights["tok_embeddings.weight"].clone()
+    weights["output.weight"][-1, -1] += 1
+    rewrite(tmp_path / "src" / "consolidated.00.pth", **weights)
+    convert(tmp_path / "src", tmp_path / "out")
+    assert_equal(load_file(tmp_path / "out" / "model.safetensors"), hf_weights(model, weights))
+    assert config_of(tmp_path / "out")["rope_scaling"]["factor"] == 8.0
+
+
 @pytest.mark.parametrize(
     ("dtype", "params", "context", "factor", "eos"),
     [
@@ -143,10 +166,10 @@ def test_config_says_what_its_generation_of_llama_has(
     assert config["rms_norm_eps"] == params.get("norm_eps", 1e-5)
     assert config["rope_theta"] == config["rope_parameters"]["rope_theta"] == params.get("rope_theta", 1e4)
     assert config_of(tmp_path / "out", "generation_config.json")["eos_token_id"] == eos
-    is_assumed = any(
-        warning.startswith("config.json: params.json does not say") for warning in result.warnings
-    )
-    assert is_assumed == (context in (2048, 4096))
+    (assumed,) = [text for text in result.warnings if "does not state" in text] or [""]
+    assert (f"max_position_embeddings {context}" in assumed) == ("max_position_embeddings" not in params)
+    is_guess = factor is not None and "rope_scaling_factor" not in params
+    assert (f"a rotary factor of {factor or 0:g}" in assumed) == is_guess
 
 
 def test_sizes_may_stand_below_model(tmp_path: Path):

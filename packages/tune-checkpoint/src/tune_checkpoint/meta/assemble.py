@@ -8,13 +8,15 @@ meta-llama/llama-models uses them; for the embedding `ParallelEmbedding` (column
 `VocabParallelEmbedding` (rows) since.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import eq
 from pathlib import Path
 from typing import Literal
 
 from msgspec.structs import replace
 
 from tune_checkpoint.errors import CorruptFileError, UnsupportedCheckpointError
+from tune_checkpoint.mapped import MappedFile
 from tune_checkpoint.meta.decoder import (
     EMBEDDING,
     HEAD,
@@ -28,6 +30,9 @@ from tune_checkpoint.plan import ReorderHeads, TensorPlan, TensorSlice
 from tune_checkpoint.planning import planned
 
 UP, VALUE = "feed_forward.w1.weight", "attention.wv.weight"
+
+COMPARED_BYTES = 1 << 18
+"""Of two tensors at a time."""
 
 
 class Parts:
@@ -119,7 +124,7 @@ def decoder_sizes(parts: Parts, stated: StatedSizes, *, needs_head: bool) -> Dec
     Args:
         parts: the parts, all of them.
         stated: the sizes that the shapes do not tell.
-        needs_head: a head that is the embedding must be there too, and lie where that lies.
+        needs_head: a head that is the embedding must be there too.
 
     Raises:
         CorruptFileError: a part is missing, or the shapes contradict the stated sizes.
@@ -187,10 +192,26 @@ def _check_number(parts: Parts, whole: int) -> None:
 
 
 def _is_tied(parts: Parts, embedding: Sequence[TensorSlice], needs_head: bool) -> bool:
-    """Whether the head is absent, or lies where the embedding does in every part."""
+    """Whether the head is absent, or in every part the embedding or a copy of it."""
     if HEAD not in parts and not needs_head:
         return True
-    return all(map(is_same, parts.pieces(HEAD), embedding))
+    return all(map(_is_copy, parts.pieces(HEAD), embedding))
+
+
+def _is_copy(one: TensorSlice, other: TensorSlice) -> bool:
+    """Whether two tensors are one, or hold the same bytes in the same order."""
+    if is_same(one, other):
+        return True
+    if one.strides or other.strides or (one.shape, one.dtype) != (other.shape, other.dtype):
+        return False
+    # Of two that differ, the first bytes do: all are read only if there is one to be left out.
+    return all(map(eq, _blocks(one), _blocks(other)))
+
+
+def _blocks(tensor: TensorSlice) -> Iterator[bytes]:
+    content = MappedFile(Path(tensor.path)).read(tensor.offset, tensor.nbytes, f"tensor {tensor.name!r}")
+    for start in range(0, tensor.nbytes, COMPARED_BYTES):
+        yield bytes(content[start : start + COMPARED_BYTES])
 
 
 def _without_copies(pieces: list[TensorSlice], sizes: DecoderSizes) -> list[TensorSlice]:

@@ -21,12 +21,21 @@ CONTEXT: dict[Generation, int] = {
 
 Source: `CONTEXT_LENGTH_FOR_VERSION` of transformers' convert_llama_weights_to_hf.py."""
 
+SIGNS: dict[Generation, tuple[str, str]] = {
+    "1": ("Llama 1", "its weights are F16"),
+    "2": ("Llama 2", "its weights are not F16"),
+    "code": ("Code Llama", "its rope_theta is above that of Llama 2"),
+    "3": ("Llama 3", "it has the vocabulary or rope_theta of that"),
+    "3.1": ("Llama 3.1", "it has use_scaled_rope, and a head that is not the embedding"),
+    "3.2": ("Llama 3.2", "it has use_scaled_rope, and the embedding for a head"),
+}
+"""What each is called, and what it is known by."""
+
 DEFAULT_THETA = 10_000.0
 LLAMA3_THETA = 500_000.0
 LLAMA3_VOCABULARY = 128_000
 MISTRAL_CONTEXT = 32768
 """What transformers' convert_mistral_weights_to_hf.py takes where nothing is said."""
-ASSUMED = "config.json: params.json does not say how many tokens the model was made for;"
 
 
 def generation_of(params: Params, sizes: DecoderSizes, dtype: str, tokenizer: str | None) -> Generation:
@@ -50,20 +59,24 @@ def generation_of(params: Params, sizes: DecoderSizes, dtype: str, tokenizer: st
 
 def llama_settings(params: Params, generation: Generation) -> tuple[DecoderSettings, list[str]]:
     """What a Llama computes with, and what had to be assumed."""
-    scaling = None
-    if params.use_scaled_rope:
-        scaling = llama3_scaling(params.rope_scaling_factor or (32.0 if generation == "3.2" else 8.0))
+    factor = params.rope_scaling_factor or (32.0 if generation == "3.2" else 8.0)
     context = params.max_position_embeddings or CONTEXT[generation]
     settings = DecoderSettings(
         norm_eps=params.norm_eps,
         rope_theta=params.rope_theta or DEFAULT_THETA,
         max_position_embeddings=context,
-        rope_scaling=scaling,
+        rope_scaling=llama3_scaling(factor) if params.use_scaled_rope else None,
     )
-    if generation not in ("1", "2") or params.max_position_embeddings:
+    assumed: list[str] = []
+    if not params.max_position_embeddings:
+        assumed.append(f"max_position_embeddings {context}")
+    if params.use_scaled_rope and not params.rope_scaling_factor:
+        assumed.append(f"a rotary factor of {factor:g}")
+    if not assumed:
         return settings, []
-    reason = "as for Llama 1, whose weights are F16" if generation == "1" else "as for Llama 2"
-    return settings, [f"{ASSUMED} {context} was written, {reason}"]
+    name, sign = SIGNS[generation]
+    what = " and ".join(assumed)
+    return settings, [f"config.json: params.json does not state {what}, taken from {name}, since {sign}"]
 
 
 def mistral_settings(params: Params, window: int | None) -> tuple[DecoderSettings, list[str]]:
@@ -78,4 +91,5 @@ def mistral_settings(params: Params, window: int | None) -> tuple[DecoderSetting
     )
     if context:
         return settings, []
-    return settings, [f"{ASSUMED} {MISTRAL_CONTEXT} was written, as for Mistral 7B"]
+    what = f"max_position_embeddings {MISTRAL_CONTEXT}, taken from Mistral 7B"
+    return settings, [f"config.json: params.json does not state {what}"]
