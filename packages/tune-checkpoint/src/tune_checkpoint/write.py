@@ -6,6 +6,7 @@ import os
 import sys
 import zlib
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from threading import Event, Lock
@@ -29,6 +30,10 @@ NO_KERNEL_COPY = {errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, err
 
 RECORD = ".written.json"
 """In the folder while it is filled: each finished file with the CRC-32 of its tensors."""
+
+
+PARTIAL = ".partial"
+"""Behind the name of a file that is not whole."""
 
 
 class Record(msgspec.Struct):
@@ -76,15 +81,19 @@ def write_layout(
         checked: take a checksum of each tensor on the way, of the sources too where they state one.
     """
     record = _load_record(folder)
-    with Sources(compares=checked) as sources:
+    # While the disk takes a file, the next one is computed.
+    with Sources(compares=checked) as sources, ThreadPoolExecutor(1) as closer:
+        closing: list[Future[None]] = []
         for file in files:
             if _is_finished(file, folder, record, checked=checked):
                 meter.add(sum(placed.tensor.nbytes for placed in file.tensors))
                 continue
-            record.sums[file.name] = _write_file(file, folder, sources, meter, jobs=jobs, checked=checked)
-            record.damaged += [_damage(tensor) for tensor in sources.damaged]
+            descriptor, sums = _fill_file(file, folder, sources, meter, jobs=jobs, checked=checked)
+            damaged = [_damage(tensor) for tensor in sources.damaged]
             sources.damaged.clear()
-            _save_record(folder, record)
+            closing.append(closer.submit(_close_file, descriptor, folder, file.name, record, sums, damaged))
+        for closed in closing:
+            closed.result()
     return record
 
 
@@ -123,11 +132,11 @@ def _is_finished(file: FileLayout, folder: Path, record: Record, *, checked: boo
     )
 
 
-def _write_file(
+def _fill_file(
     file: FileLayout, folder: Path, sources: Sources, meter: Meter, *, jobs: int, checked: bool
-) -> dict[str, int]:
-    path = folder / file.name
-    partial = path.with_name(f"{path.name}.partial")
+) -> tuple[int, dict[str, int]]:
+    """Write a file under another name, and return its descriptor and the checksums of its tensors."""
+    partial = folder / f"{file.name}{PARTIAL}"
     partial.unlink(missing_ok=True)
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     checked = checked or file.finish is not None
@@ -142,14 +151,27 @@ def _write_file(
         crcs = do_all(tasks, jobs, meter.stop)
         for offset, content in file.finish(crcs) if file.finish else ():
             _write_at(descriptor, memoryview(content), offset)
-        os.fsync(descriptor)
-        partial.rename(path)
-    finally:
+    except BaseException:
         os.close(descriptor)
         partial.unlink(missing_ok=True)
-    sync(folder)
+        raise
     names = [placed.tensor.name for placed in file.tensors]
-    return dict(zip(names, crcs, strict=True)) if checked else {}
+    return descriptor, dict(zip(names, crcs, strict=True)) if checked else {}
+
+
+def _close_file(
+    descriptor: int, folder: Path, name: str, record: Record, sums: dict[str, int], damaged: list[str]
+) -> None:
+    """Have a file on the disk, under its name, and note that it is."""
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    (folder / f"{name}{PARTIAL}").rename(folder / name)
+    sync(folder)
+    record.sums[name] = sums
+    record.damaged += damaged
+    _save_record(folder, record)
 
 
 def _write_tensor(descriptor: int, placed: Placed, sources: Sources, meter: Meter, *, checked: bool) -> int:
@@ -252,6 +274,6 @@ def _load_record(folder: Path) -> Record:
 
 
 def _save_record(folder: Path, record: Record) -> None:
-    beside = folder / f"{RECORD}.partial"
+    beside = folder / f"{RECORD}{PARTIAL}"
     write_file(beside, msgspec.json.encode(record))
     beside.rename(folder / RECORD)
