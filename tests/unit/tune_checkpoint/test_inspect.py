@@ -1,6 +1,7 @@
 """What `inspect` says of checkpoints of every kind, from headers alone."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -30,8 +31,11 @@ from tune_checkpoint import (
     CheckpointNotFoundError,
     CorruptFileError,
     Inspection,
+    ReadFailedError,
     UnsupportedCheckpointError,
+    diff,
     inspect,
+    verify,
 )
 from tune_checkpoint._inspect import DtypeInfo, FileInfo, TensorInfo
 from tune_checkpoint.facts import ModelSizes
@@ -242,3 +246,21 @@ print(*sys.modules)
     command = [sys.executable, "-c", code, str(tmp_path / name)]
     loaded = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
     assert not {"numpy", "ml_dtypes", "gguf", "safetensors", "torch"} & set(loaded)
+
+
+@pytest.mark.parametrize(
+    "look", [inspect, verify, lambda path: diff(path, path)], ids=["inspect", "verify", "diff"]
+)
+def test_a_folder_that_may_not_be_read_is_an_error_that_names_it(tmp_path: Path, look: Callable[[Path], Any]):
+    folder = write_folder(tmp_path / "model", small_weights())
+    look(folder)  # imports what it needs
+    folder.chmod(0)
+    user = os.geteuid()
+    try:
+        if user == 0:  # who may read everything
+            os.seteuid(65534)
+        with pytest.raises(ReadFailedError, match=rf"{tmp_path}/.*: cannot be read: Permission denied"):
+            look(folder)
+    finally:
+        os.seteuid(user)
+        folder.chmod(0o700)

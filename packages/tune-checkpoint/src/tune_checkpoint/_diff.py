@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from tune_checkpoint._convert import plan_conversion
+from tune_checkpoint.errors import reading
 from tune_checkpoint.hf import BUFFERS
 from tune_checkpoint.listing import AnyKind, all_tensors, kind_of, place
 from tune_checkpoint.plan import Progress, TensorPlan
@@ -99,6 +100,7 @@ def diff(
         CheckpointNotFoundError: nothing is there.
         CorruptFileError: a file breaks its format.
         UnsupportedCheckpointError: one of them is no checkpoint, or is to be converted and cannot be.
+        ReadFailedError: the system refused to read one.
     """
     started = time.perf_counter()
     left, right = _sides(Path(a), Path(b))
@@ -153,14 +155,21 @@ def _rank(tensor: TensorDifference) -> tuple[bool, bool, float]:
 
 def _sides(a: Path, b: Path) -> tuple[_Side, _Side]:
     """Both under the same names: as they are where that is so, else as they would be converted."""
-    kinds = kind_of(a), kind_of(b)
+    kinds = _kind(a), _kind(b)
     # The shards of a Meta checkpoint have to be put together.
     is_raw = kinds[0] == kinds[1] != "meta"
-    left, right = (
-        _raw(path, kind) if is_raw or kind in HF_NAMES else _converted(path, kind)
-        for path, kind in zip((a, b), kinds, strict=True)
-    )
+    left, right = (_side(path, kind, is_raw) for path, kind in zip((a, b), kinds, strict=True))
     return left, right
+
+
+def _kind(path: Path) -> AnyKind:
+    with reading(path):
+        return kind_of(path)
+
+
+def _side(path: Path, kind: AnyKind, is_raw: bool) -> _Side:
+    with reading(path):
+        return _raw(path, kind) if is_raw or kind in HF_NAMES else _converted(path, kind)
 
 
 def _raw(path: Path, kind: AnyKind) -> _Side:

@@ -9,9 +9,10 @@ from typing import Any
 from msgspec import Struct
 
 from tune_checkpoint.checkpoint import Format, format_of
+from tune_checkpoint.errors import reading
 from tune_checkpoint.facts import Facts, ModelSizes, read_facts
 from tune_checkpoint.gguf.parts import read_gguf
-from tune_checkpoint.hf import BUFFERS, without_tied
+from tune_checkpoint.hf import BUFFERS
 from tune_checkpoint.listing import ADAPTER_CONFIG, AnyKind, all_tensors, distinct, kind_of, place
 from tune_checkpoint.plan import TensorSlice
 from tune_checkpoint.planning import read_json
@@ -98,8 +99,13 @@ def inspect(path: Path | str) -> Inspection:
         CheckpointNotFoundError: nothing is there.
         CorruptFileError: a file breaks its format.
         UnsupportedCheckpointError: it is no checkpoint.
+        ReadFailedError: the system refused to read it.
     """
-    path = Path(path)
+    with reading(path):
+        return _inspect(Path(path))
+
+
+def _inspect(path: Path) -> Inspection:
     kind = kind_of(path)
     if kind == "gguf":
         header = read_gguf(path)
@@ -134,7 +140,10 @@ def _num_parameters(tensors: Sequence[TensorSlice], kind: AnyKind, facts: Facts)
     if kind == "meta":  # every shard has all of the vectors, and a part of each matrix
         vectors = {tensor.name: tensor for tensor in tensors if len(tensor.shape) == 1}
         tensors = [*vectors.values(), *(tensor for tensor in tensors if len(tensor.shape) > 1)]
-    return sum(prod(tensor.shape) for tensor in without_tied(tensors, facts.is_tied))
+    once = distinct(tensors)
+    if facts.is_tied and any(tensor.name == EMBEDDING for tensor in once):
+        once = [tensor for tensor in once if tensor.name != HEAD]
+    return sum(prod(tensor.shape) for tensor in once)
 
 
 def _dtypes(tensors: Sequence[TensorSlice]) -> tuple[DtypeInfo, ...]:

@@ -16,7 +16,7 @@ from tune_checkpoint.checks.manifest import MANIFEST, Sums, check_sum, read_mani
 from tune_checkpoint.checks.problems import Problem, problem_of
 from tune_checkpoint.checks.shapes import CONFIG, check_shapes, why_unchecked
 from tune_checkpoint.checks.tokenizer import MODEL, TOKENIZER, check_tokenizer
-from tune_checkpoint.errors import CheckpointError, CorruptFileError, UnsupportedCheckpointError
+from tune_checkpoint.errors import CheckpointError, CorruptFileError, UnsupportedCheckpointError, reading
 from tune_checkpoint.facts import EMBEDDINGS
 from tune_checkpoint.listing import ADAPTER_CONFIG, AnyKind, distinct, kind_of
 from tune_checkpoint.plan import Progress, TensorPlan, TensorSlice
@@ -71,24 +71,15 @@ def verify(path: Path | str, *, progress: Progress | None = None, jobs: int | No
     Raises:
         CheckpointNotFoundError: nothing is there.
         UnsupportedCheckpointError: it is no checkpoint.
+        ReadFailedError: the system refused to read it.
     """
     started = time.perf_counter()
     path, report = Path(path), _Report()
-    kind = _kind(path, report)
-    tensors: Sequence[TensorSlice] = ()
-    if kind is not None:
-        found = check_files(path, kind)
-        tensors = found.tensors
-        report.problems.extend(found.problems)
-        report.checked.append("headers")
-        if _has_index(path):
-            report.checked.append("index")
-        if found.is_whole:
-            _check_shapes(path, kind, tensors, report)
-        else:
-            report.not_checked.append("shapes: files are damaged or missing")
-        _check_tokenizer(path, kind, tensors, report)
-    nbytes = _read_all(path, tensors, report, progress, num_jobs(jobs))
+    with reading(path):
+        kind = _kind(path, report)
+        tensors = () if kind is None else _check_headers(path, kind, report)
+        sums = _manifest(path, tensors, report)
+    nbytes = _read_all(path, tensors, sums, report, progress, num_jobs(jobs))
     return Verification(
         path=str(path),
         kind=kind,
@@ -114,6 +105,21 @@ def _kind(path: Path, report: _Report) -> AnyKind | None:
             raise
         report.problems.append(problem_of("headers", path.parent, error))
     return None
+
+
+def _check_headers(path: Path, kind: AnyKind, report: _Report) -> tuple[TensorSlice, ...]:
+    """Check all but the values. Returns the tensors that could be found."""
+    found = check_files(path, kind)
+    report.problems.extend(found.problems)
+    report.checked.append("headers")
+    if _has_index(path):
+        report.checked.append("index")
+    if found.is_whole:
+        _check_shapes(path, kind, found.tensors, report)
+    else:
+        report.not_checked.append("shapes: files are damaged or missing")
+    _check_tokenizer(path, kind, found.tensors, report)
+    return found.tensors
 
 
 def _has_index(path: Path) -> bool:
@@ -178,7 +184,12 @@ def _check_tokenizer(path: Path, kind: AnyKind, tensors: Sequence[TensorSlice], 
 
 
 def _read_all(
-    path: Path, tensors: Sequence[TensorSlice], report: _Report, progress: Progress | None, jobs: int
+    path: Path,
+    tensors: Sequence[TensorSlice],
+    sums: Sums,
+    report: _Report,
+    progress: Progress | None,
+    jobs: int,
 ) -> int:
     """Read every value, and hash what is listed. Returns the number of bytes."""
     # Brings numpy, which headers do without.
@@ -187,7 +198,6 @@ def _read_all(
     from tune_checkpoint.write import Meter
 
     folder, once = path if path.is_dir() else path.parent, distinct(tensors)
-    sums = _manifest(path, tensors, report)
     nbytes = sum(_size(folder / name) for name in sums) + sum(tensor.nbytes for tensor in once)
     meter = Meter(progress, nbytes)
     with Sources() as sources:

@@ -1,5 +1,8 @@
 """What can go wrong with a checkpoint, each with a message that says what, where, why and what to do next."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -42,3 +45,12 @@ class VerificationError(CheckpointError):
     """What is on the disk is not what was written."""
 
     exit_status = 1
+
+
+@contextmanager
+def reading(path: Path | str) -> Generator[None]:
+    """Tell what the system refuses in the block as a `ReadFailedError`; of `path`, if it names no other."""
+    try:
+        yield
+    except OSError as error:
+        raise ReadFailedError(f"{error.filename or path}: cannot be read: {error.strerror}") from error
