@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gguf_samples import LLAMA3, contents, fields, read_file, write_hf
+from meta_checkpoints import MetaModel, random_weights, write_meta
 from tune_checkpoint import convert, open_checkpoint, plan_conversion
 from tune_checkpoint.gguf import encode
 from tune_checkpoint.gguf.reader import read_gguf_header
@@ -228,6 +229,13 @@ def test_licences_go_along_and_nothing_else(write_llama: WriteLlama, tmp_path: P
     for name in ("LICENSE", "USE_POLICY.md", "README.md", "generation_config.json"):
         (source / name).write_text("{}")
     assert {file.name for file in plan_conversion(source, to="gguf").files} == {"LICENSE", "USE_POLICY.md"}
+
+
+def test_what_was_assumed_for_the_config_is_told(tmp_path: Path):
+    model = MetaModel()
+    write_meta(tmp_path, model, random_weights(model))
+    told = plan_conversion(tmp_path, to="gguf").warnings
+    assert [warning for warning in told if "does not state max_position_embeddings 4096" in warning]
 
 
 def test_planning_needs_headers_alone(write_llama: WriteLlama, tmp_path: Path):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from tune_checkpoint import CorruptFileError, UnsupportedCheckpointError, convert
+from tune_checkpoint import CorruptFileError, UnsupportedCheckpointError, convert, plan_conversion
 from tune_checkpoint.gguf.bpe import byte_alphabet
 from tune_checkpoint.gguf.pretokenizers import LLAMA3, PRE_TOKENIZERS, TEKKEN
 from tune_checkpoint.tokenizers.bpe import merges_from_scores
@@ -176,6 +176,8 @@ def test_unknown_split_and_missing_template_are_warned_of(write_llama: WriteLlam
     _, _, result = converted(write_llama, tmp_path, metadata)
     assert [warning.split(":")[0] for warning in result.warnings] == ["tokenizer.json", "chat_template.jinja"]
     assert "'fancy' (tokenizer.ggml.pre)" in result.warnings[0]
+    again = plan_conversion(tmp_path / "model.gguf", to="gguf")
+    assert "'fancy' (tokenizer.ggml.pre)" in again.warnings[0]
 
 
 def test_other_tokenizers_and_broken_merges_are_refused(write_llama: WriteLlama, tmp_path: Path):

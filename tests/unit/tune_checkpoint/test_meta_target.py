@@ -133,6 +133,22 @@ def test_rotary_scaling_comes_back(tmp_path: Path, factor: float, is_tied: bool)
     assert (config["rope_scaling"], config["max_position_embeddings"]) == (scaling, 131072)
 
 
+@pytest.mark.parametrize(("context", "comes_back"), [(256, 4096), (4096, 4096), (131072, 131072)])
+def test_number_of_tokens_that_would_come_back_as_another_is_warned_of(
+    tmp_path: Path, context: int, comes_back: int
+):
+    rope = {"rope_scaling": LLAMA3_SCALING, "rope_theta": 500000.0} if context > 4096 else {}
+    write_hf(tmp_path / "hf", MetaModel(), max_position_embeddings=context, **rope)
+    result = convert(tmp_path / "hf", tmp_path / "meta", to="meta")
+    lost = [text for text in result.warnings if "no place for max_position_embeddings" in text]
+    assert [f"which is {context};" in text and text.endswith(f"{comes_back}") for text in lost] == (
+        [] if context == comes_back else [True]
+    )
+    convert(tmp_path / "meta", tmp_path / "back")
+    config = json.loads((tmp_path / "back" / "config.json").read_text())
+    assert config["max_position_embeddings"] == comes_back
+
+
 def test_words_of_transformers_5_are_read(tmp_path: Path):
     rope = LLAMA3_SCALING | {"rope_theta": 500000.0}
     write_hf(tmp_path / "hf", MetaModel(), rope_parameters=rope, rope_theta=None)

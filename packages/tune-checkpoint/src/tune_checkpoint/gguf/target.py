@@ -182,8 +182,10 @@ def _general_pairs(plan: Plan, config: HfConfig, tensors: tuple[TensorPlan, ...]
 
 
 def _kept_warnings(plan: Plan) -> list[str]:
-    """What a Hugging Face folder would lack; of the tokenizer, others tell."""
-    return [warning for warning in plan.warnings if not warning.startswith(("tokenizer.json", "config.json"))]
+    """What a Hugging Face folder would lack; that it has no tokenizer is told in words of GGUF's."""
+    if any(file.name == "tokenizer.json" for file in plan.files):
+        return list(plan.warnings)
+    return [warning for warning in plan.warnings if not warning.startswith("tokenizer.json")]
 
 
 def _fallback_warnings(tensors: tuple[TensorPlan, ...], quant: str | None) -> list[str]:

@@ -3,7 +3,6 @@
 from typing import Literal
 
 from tune_checkpoint.meta.config import DecoderSettings, llama3_scaling
-from tune_checkpoint.meta.decoder import DecoderSizes
 from tune_checkpoint.meta.params import Params
 
 Generation = Literal["1", "2", "code", "3", "3.1", "3.2"]
@@ -38,18 +37,21 @@ MISTRAL_CONTEXT = 32768
 """What transformers' convert_mistral_weights_to_hf.py takes where nothing is said."""
 
 
-def generation_of(params: Params, sizes: DecoderSizes, dtype: str, tokenizer: str | None) -> Generation:
+def generation_of(
+    params: Params, *, vocab_size: int, is_tied: bool, dtype: str, tokenizer: str | None
+) -> Generation:
     """Tell the generations apart by what each has and the others have not.
 
     Args:
         params: what `params.json` says.
-        sizes: of the model. Only 3.2 has the embedding for a head.
+        vocab_size: rows of the embedding.
+        is_tied: the embedding is the head too, as only 3.2 has it.
         dtype: the type of the weights. Llama 1 was published in F16, what came later in BF16.
         tokenizer: the kind of its tokenizer; None if there is none.
     """
     if params.use_scaled_rope:
-        return "3.2" if sizes.is_tied else "3.1"
-    large = sizes.vocab_size >= LLAMA3_VOCABULARY or params.rope_theta == LLAMA3_THETA
+        return "3.2" if is_tied else "3.1"
+    large = vocab_size >= LLAMA3_VOCABULARY or params.rope_theta == LLAMA3_THETA
     if tokenizer == "tiktoken" or (tokenizer is None and large):
         return "3"
     if (params.rope_theta or DEFAULT_THETA) > DEFAULT_THETA:

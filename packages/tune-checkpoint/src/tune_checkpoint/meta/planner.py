@@ -72,7 +72,13 @@ def plan_with_params(
         settings, assumed = mistral_settings(params, sliding_window(folder / PARAMS, params))
     else:
         present = parts.pieces(EMBEDDING)[0].dtype
-        generation = generation_of(params, sizes, present, vocabulary.kind if vocabulary else None)
+        generation = generation_of(
+            params,
+            vocab_size=sizes.vocab_size,
+            is_tied=sizes.is_tied,
+            dtype=present,
+            tokenizer=vocabulary.kind if vocabulary else None,
+        )
         settings, assumed = llama_settings(params, generation)
     tokenizer, tokens, lacking = tokenizer_companions(
         vocabulary, generation, settings.max_position_embeddings, sizes.vocab_size

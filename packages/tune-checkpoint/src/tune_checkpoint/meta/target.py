@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import msgspec
 from msgspec.structs import replace
 
 from tune_checkpoint.companions import LEGAL, MAX_SIDE_BYTES
@@ -23,8 +24,9 @@ from tune_checkpoint.meta.decoder import (
     decoder_tensors,
 )
 from tune_checkpoint.meta.ffn import find_multiple
+from tune_checkpoint.meta.generations import CONTEXT, generation_of
 from tune_checkpoint.meta.hf_config import check_decoder, read_settings, stated_sizes
-from tune_checkpoint.meta.params import PARAMS
+from tune_checkpoint.meta.params import PARAMS, Params
 from tune_checkpoint.plan import Cast, Dequantise, Op, Plan, ReorderHeads, SideFile, TensorPlan
 from tune_checkpoint.planning import is_object, json_file
 from tune_checkpoint.torch_file.layout import torch_layout
@@ -157,7 +159,25 @@ def _params(
     if multiplier is not None:
         params["ffn_dim_multiplier"] = multiplier
     scaling, warnings = _scaling(where, settings, is_tied=HEAD not in shapes)
-    return params | scaling, warnings
+    params |= scaling
+    return params, [*warnings, *_lost_context(params, tensors, settings.max_position_embeddings)]
+
+
+def _lost_context(params: dict[str, Any], tensors: Sequence[TensorPlan], context: int) -> list[str]:
+    """That `params.json` does not state the number of tokens, where another would be taken."""
+    generation = generation_of(
+        msgspec.convert(params, Params),
+        vocab_size=params["vocab_size"],
+        is_tied=all(tensor.name != HEAD for tensor in tensors),
+        dtype=tensors[0].dtype,
+        tokenizer=None,
+    )
+    if context == CONTEXT[generation]:
+        return []
+    return [
+        f"{PARAMS}: it has no place for max_position_embeddings, which is {context}; what reads it goes by "
+        f"the generation of Llama, and takes {CONTEXT[generation]}"
+    ]
 
 
 def _scaling(where: Path, settings: DecoderSettings, *, is_tied: bool) -> tuple[dict[str, Any], list[str]]:
