@@ -237,6 +237,27 @@ def test_folder_that_holds_the_source_is_never_replaced(write_llama: WriteLlama,
     assert file.path.exists()
 
 
+def test_weights_that_links_lead_to_are_never_replaced(write_llama: WriteLlama, tmp_path: Path):
+    convert(write_llama().path, tmp_path / "base")
+    (tmp_path / "tuned").mkdir()
+    (tmp_path / "tuned" / "config.json").write_text("{}")
+    (tmp_path / "tuned" / "model.safetensors").symlink_to("../base/model.safetensors")
+    before = (tmp_path / "base" / "model.safetensors").read_bytes()
+    with pytest.raises(
+        OutputExistsError, match=r"base: holds the weights that .*tuned/model.safetensors leads"
+    ):
+        convert(tmp_path / "tuned", tmp_path / "base", force=True, dtype="bf16")
+    assert (tmp_path / "base" / "model.safetensors").read_bytes() == before
+
+
+def test_nothing_is_written_into_the_source(write_llama: WriteLlama, tmp_path: Path):
+    convert(write_llama().path, tmp_path / "model")
+    before = entries(tmp_path / "model")
+    with pytest.raises(OutputExistsError, match=r"new: lies in the source .*model; choose a folder outside"):
+        convert(tmp_path / "model", tmp_path / "model" / "deep" / "new")
+    assert entries(tmp_path / "model") == before
+
+
 def test_source_is_not_touched(write_llama: WriteLlama, tmp_path: Path):
     file = write_llama()
     digest, modified = hashlib.sha256(file.path.read_bytes()).digest(), file.path.stat().st_mtime_ns

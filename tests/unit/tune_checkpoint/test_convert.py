@@ -2,9 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +117,8 @@ def test_plan_of_a_folder_copies(folder: Path):
 
 KILLED = """
 import os, signal, sys, time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from tune_checkpoint import convert
 def kill(done, total):
@@ -207,6 +212,7 @@ def test_a_model_beside_the_adapter_that_was_merged_into_it_is_a_model(folder: P
 
 LIMITED = """
 import resource, sys
+sys.dont_write_bytecode = True  # half of a file would be worse than none
 from tune_checkpoint.cli import main
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 sys.exit(main(["convert", "model", "--output-dir", "out", "--max-shard-size", "30kB"]))
@@ -215,7 +221,8 @@ sys.exit(main(["convert", "model", "--output-dir", "out", "--max-shard-size", "3
 
 def test_a_system_that_refuses_to_write_is_told_and_nothing_is_left(folder: Path, tmp_path: Path):
     done = subprocess.run([sys.executable, "-c", LIMITED], cwd=tmp_path, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (1, "error: out: could not be written: File too large\n")
+    told = "error: out: could not be written: File too large (model-00001-of-00004.safetensors)\n"
+    assert (done.returncode, done.stderr) == (1, told)
     assert {path.name for path in tmp_path.iterdir()} == {"model"}
 
 
@@ -233,3 +240,28 @@ def test_a_wrong_checksum_of_a_torch_file_is_warned_of(tmp_path: Path, name: str
     assert damaged[0].startswith(
         f"{tmp_path}/x.bin: tensor {name!r} at byte {tensor.offset} has not the checksum"
     )
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of one megabyte."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place]
+    if not shutil.which("mount") or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("only root can mount a small disk")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+def test_a_disk_that_fills_up_meanwhile_is_told_with_the_place_and_nothing_is_left(
+    folder: Path, small_disk: Path
+):
+    def fill(done: int, total: int) -> None:
+        with suppress(OSError):
+            (small_disk / "others").write_bytes(bytes(1 << 20))
+
+    told = r"No space left on device \(model-0000\d-of-00004.safetensors at byte \d+\); make room, or choose"
+    with pytest.raises(WriteFailedError, match=rf"out: could not be written: {told}"):
+        convert(folder, small_disk / "out", max_shard_size=SHARD, jobs=1, progress=fill)
+    assert {path.name for path in small_disk.iterdir()} == {"others"}

@@ -1,5 +1,6 @@
 """`plan_conversion` and `convert`. The module's name leaves `tune_checkpoint.convert` to the function."""
 
+import errno
 import hashlib
 import shutil
 import time
@@ -18,10 +19,12 @@ from tune_checkpoint.errors import (
 )
 from tune_checkpoint.kinds import detect_kind
 from tune_checkpoint.layout import FileLayout, safetensors_layout
-from tune_checkpoint.output_folder import check_output
+from tune_checkpoint.output_folder import check_apart, check_output
 from tune_checkpoint.plan import KINDS, TARGETS, Kind, Plan, Progress, SideFile, Target
 from tune_checkpoint.shards import DEFAULT_SHARD_BYTES, write_file
 from tune_checkpoint.threads import num_jobs
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 Planner = Callable[[Path, str | None, Kind], Plan]
 
@@ -174,12 +177,16 @@ def convert(
     try:
         check_output([src] if adapter is None else [src, Path(adapter)], output_dir, to, force=force)
         plan = plan_conversion(src, to=to, kind=kind, dtype=dtype, adapter=adapter, quant=quant)
+        check_apart(_paths(plan), output_dir)
         weights, damaged = _carry_out(
             plan, output_dir, force, max_shard_size, verify, num_jobs(jobs), progress
         )
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        raise WriteFailedError(f"{output_dir}: could not be written: {error.strerror}{where}") from error
+        hint = "; make room, or choose another disk" if error.errno in DISK_FULL else ""
+        raise WriteFailedError(
+            f"{output_dir}: could not be written: {error.strerror}{where}{hint}"
+        ) from error
     return ConversionResult(
         output_dir=str(output_dir),
         kind=plan.kind,
@@ -236,10 +243,14 @@ def _found(place: str) -> Planner:
     return getattr(import_module(module), name)
 
 
+def _paths(plan: Plan) -> list[str]:
+    return sorted({source.path for tensor in plan.tensors for source in tensor.inputs})
+
+
 def _key(plan: Plan, max_shard_size: int) -> str:
     """Stand for all that decides what is written: a changed source must not be gone on with."""
     digest = hashlib.sha256(msgspec.json.encode((plan, max_shard_size)))
-    for path in sorted({source.path for tensor in plan.tensors for source in tensor.inputs}):
+    for path in _paths(plan):
         state = Path(path).stat()
         digest.update(f"{path}\0{state.st_size}\0{state.st_mtime_ns}\0".encode())
     return digest.hexdigest()[:16]

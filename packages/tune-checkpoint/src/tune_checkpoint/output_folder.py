@@ -59,9 +59,24 @@ def check_output(sources: Sequence[Path], output_dir: Path, target: Target, *, f
             raise CheckpointNotFoundError(f"{src}: no such file or folder")
         if src.resolve().is_relative_to(output_dir.resolve()):
             raise OutputExistsError(f"{output_dir}: holds the source {src}; choose another output folder")
+        if output_dir.resolve().is_relative_to(src.resolve()):
+            raise OutputExistsError(f"{output_dir}: lies in the source {src}; choose a folder outside of it")
     check_free(output_dir, force=force)
     if output_dir.is_dir():
         _check_replaceable(output_dir, target)
+
+
+def check_apart(paths: Sequence[str], output_dir: Path) -> None:
+    """Refuse to replace files that are read, also where they are reached by links.
+
+    Raises:
+        OutputExistsError: one of them is in the output folder.
+    """
+    for path in paths:
+        if Path(path).resolve().is_relative_to(output_dir.resolve()):
+            raise OutputExistsError(
+                f"{output_dir}: holds the weights that {path} leads to; choose another output folder"
+            )
 
 
 def _check_replaceable(folder: Path, target: Target) -> None:

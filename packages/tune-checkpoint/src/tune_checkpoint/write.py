@@ -1,12 +1,12 @@
 """Writes the files of a layout: several tensors at once, each file whole or absent; goes on after a kill."""
 
 import ctypes
-import errno
 import os
 import sys
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from threading import Event, Lock
@@ -25,8 +25,6 @@ from tune_checkpoint.threads import do_all
 SYNC_FILE_RANGE_WRITE = 2
 FLUSH_BYTES = 1 << 26
 """Bytes after which the system is asked to begin writing them to the disk."""
-NO_KERNEL_COPY = {errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM}
-"""What it answers where it cannot."""
 
 RECORD = ".written.json"
 """In the folder while it is filled: each finished file with the CRC-32 of its tensors."""
@@ -141,16 +139,18 @@ def _fill_file(
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     checked = checked or file.finish is not None
     try:
-        os.ftruncate(descriptor, file.size)
+        _make_room(descriptor, file.size, file.name)
         for offset, content in file.pieces:
-            _write_at(descriptor, memoryview(content), offset)
+            _write_at(descriptor, memoryview(content), offset, file.name)
         tasks = [
-            lambda placed=placed: _write_tensor(descriptor, placed, sources, meter, checked=checked)
+            lambda placed=placed: _write_tensor(
+                descriptor, file.name, placed, sources, meter, checked=checked
+            )
             for placed in file.tensors
         ]
         crcs = do_all(tasks, jobs, meter.stop)
         for offset, content in file.finish(crcs) if file.finish else ():
-            _write_at(descriptor, memoryview(content), offset)
+            _write_at(descriptor, memoryview(content), offset, file.name)
     except BaseException:
         os.close(descriptor)
         partial.unlink(missing_ok=True)
@@ -174,18 +174,20 @@ def _close_file(
     _save_record(folder, record)
 
 
-def _write_tensor(descriptor: int, placed: Placed, sources: Sources, meter: Meter, *, checked: bool) -> int:
+def _write_tensor(
+    descriptor: int, name: str, placed: Placed, sources: Sources, meter: Meter, *, checked: bool
+) -> int:
     offset, crc = placed.offset, 0
     if not checked and (copied := copied_ranges(placed.tensor)):
         for source in copied:
-            _copy(source, sources, descriptor, offset, meter)
+            _copy(source, sources, descriptor, name, offset, meter)
             offset += source.nbytes
         return 0
     flushed = offset
     for block in tensor_blocks(placed.tensor, sources):
         if checked:
             crc = zlib.crc32(block, crc)
-        _write_at(descriptor, block, offset)
+        _write_at(descriptor, block, offset, name)
         offset += block.nbytes
         if offset - flushed >= FLUSH_BYTES:
             _start_flush(descriptor, flushed, offset - flushed)
@@ -195,9 +197,19 @@ def _write_tensor(descriptor: int, placed: Placed, sources: Sources, meter: Mete
     return crc
 
 
-def _write_at(descriptor: int, content: memoryview, offset: int) -> None:
+def _make_room(descriptor: int, size: int, name: str) -> None:
+    try:
+        os.ftruncate(descriptor, size)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, name) from error
+
+
+def _write_at(descriptor: int, content: memoryview, offset: int, name: str) -> None:
     while content.nbytes:
-        count = os.pwrite(descriptor, content, offset)
+        try:
+            count = os.pwrite(descriptor, content, offset)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, f"{name} at byte {offset}") from error
         content, offset = content[count:], offset + count
 
 
@@ -215,10 +227,13 @@ def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None)
 
 
-def _copy(source: TensorSlice, sources: Sources, descriptor: int, offset: int, meter: Meter) -> None:
+def _copy(
+    source: TensorSlice, sources: Sources, descriptor: int, name: str, offset: int, meter: Meter
+) -> None:
     """Copy within the kernel, which on some file systems copies nothing at all; else through here."""
     done = 0
-    try:
+    # Where the kernel will not, or cannot, the loop below tells whether that is due to reading or to writing.
+    with suppress(OSError, AttributeError):
         while done < source.nbytes:
             size = min(FLUSH_BYTES, source.nbytes - done)
             start = source.offset + done
@@ -230,12 +245,9 @@ def _copy(source: TensorSlice, sources: Sources, descriptor: int, offset: int, m
             _start_flush(descriptor, offset + done, count)
             done += count
             meter.add(count)
-    except (OSError, AttributeError) as error:
-        if isinstance(error, OSError) and error.errno not in NO_KERNEL_COPY:
-            raise
     while done < source.nbytes:  # also where the file has become shorter, which is told here
         content = sources.read(source, done, min(COPY_BYTES, source.nbytes - done)).data
-        _write_at(descriptor, content, offset + done)
+        _write_at(descriptor, content, offset + done, name)
         done += content.nbytes
         meter.add(content.nbytes)
 
