@@ -107,6 +107,19 @@ def test_head_that_torchtune_added_to_a_tied_model_is_left_out(tmp_path: Path):
     assert_converted(tmp_path / "out", weights, model)
 
 
+def test_head_of_its_own_is_kept_though_the_config_calls_it_tied(tmp_path: Path):
+    model = MetaModel(n_kv_heads=2, is_tied=True)
+    weights = random_weights(model)
+    (tmp_path / "model").mkdir()
+    own = weights | {"output.weight": torch.flip(weights["output.weight"], [0])}
+    torch.save(own, tmp_path / "model" / "meta_model_0.pt")
+    write_config(tmp_path / "model", model)
+    warnings = convert(tmp_path / "model", tmp_path / "out").warnings
+    assert_converted(tmp_path / "out", own, MetaModel(n_kv_heads=2))
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["tie_word_embeddings"] is False
+    assert any("output.weight is not the same as the embedding" in warning for warning in warnings)
+
+
 def write_hf_shards(folder: Path, epoch: int, model: MetaModel = MODEL) -> Weights:
     """Three files as torchtune names them after an epoch."""
     weights = random_weights(model)

@@ -1,6 +1,5 @@
 """Plans a conversion of weights that have Hugging Face's names already, in safetensors or in torch files."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,12 @@ from tune_checkpoint.companions import (
 )
 from tune_checkpoint.dtypes import TORCH_NAMES
 from tune_checkpoint.errors import UnsupportedCheckpointError
-from tune_checkpoint.plan import Kind, Plan, SideFile, TensorSlice
+from tune_checkpoint.plan import Kind, Plan, SideFile
 from tune_checkpoint.planning import copied_file, json_file, planned, read_json
+from tune_checkpoint.tied import without_tied
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".index.json")
 """Ends of the names of files that have weights, or say where they are."""
-HEADS = ("lm_head.weight",)
-"""Of tensors that are one, these go; the embedding stays, as transformers has it."""
 BUFFERS = (".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", ".attention.masked_bias")
 """Ends of names that old files have, of constants that transformers computes."""
 
@@ -40,13 +38,13 @@ def plan_hf(path: Path, dtype: str | None, kind: Kind) -> Plan:
         raise UnsupportedCheckpointError(
             f"{path}: no tensor with a name like model.layers.0.mlp.up_proj.weight"
         )
-    kept = without_tied(tensors, config.get("tie_word_embeddings"))
-    files, warnings = companions(folder, config, dtype)
+    kept, corrected, untied = without_tied(tensors, config)
+    files, warnings = companions(folder, corrected, dtype)
     architecture = (config.get("architectures") or [config.get("model_type") or "unknown"])[0]
     plans = tuple(planned(tensor.name, [tensor], dtype) for tensor in kept)
     if path.is_dir() and (strangers := find_strangers(folder, _is_no_companion)):
         warnings = (*warnings, _left_behind(strangers))
-    return Plan(str(path), kind, str(architecture), plans, files, warnings)
+    return Plan(str(path), kind, str(architecture), plans, files, (*warnings, *untied))
 
 
 def _is_no_companion(path: Path) -> bool:
@@ -59,44 +57,23 @@ def _left_behind(names: list[str]) -> str:
     return f"{', '.join(names[:5])}{more}: left behind: not known to belong to a model; copy what is wanted"
 
 
-def without_tied(tensors: Iterable[TensorSlice], is_tied: object) -> list[TensorSlice]:
-    """Leave out tensors that are others under a second name.
-
-    Args:
-        tensors: all that the files have.
-        is_tied: what `tie_word_embeddings` says; None if it says nothing.
-    """
-    tensors = list(tensors)
-    places = {_place(tensor) for tensor in tensors if tensor.name not in HEADS}
-    has_embedding = any(tensor.name.endswith("embed_tokens.weight") for tensor in tensors)
-    kept: list[TensorSlice] = []
-    seen: set[tuple[object, ...]] = set()
-    for tensor in tensors:
-        place = _place(tensor)
-        if tensor.name in HEADS:
-            is_double = has_embedding and (is_tied is True or (is_tied is None and place in places))
-        else:
-            is_double = is_tied is not False and tensor.nbytes > 0 and place in seen
-            seen.add(place)
-        if not is_double:
-            kept.append(tensor)
-    return kept
-
-
-def _place(tensor: TensorSlice) -> tuple[object, ...]:
-    return tensor.path, tensor.offset, tensor.shape, tensor.dtype, tensor.strides
-
-
 def companions(
     folder: Path, config: dict[str, Any], dtype: str | None
 ) -> tuple[tuple[SideFile, ...], tuple[str, ...]]:
-    """The small files that stand beside the weights: config, tokenizer, chat template, code; and warnings."""
+    """The small files beside the weights: config, tokenizer, chat template, code; and warnings.
+
+    Args:
+        folder: where they stand.
+        config: what `config.json` is to say, but for the type of the weights; nothing if there is none.
+        dtype: of the output; None keeps each tensor's.
+    """
     files: list[SideFile] = []
     warnings: list[str] = []
     if not config:
         warnings.append(f"{CONFIG}: none in {folder}; without it no library can load the model")
     elif dtype is None:
-        files.append(copied_file(folder / CONFIG))
+        is_as_it_stands = config == read_json(folder / CONFIG)
+        files.append(copied_file(folder / CONFIG) if is_as_it_stands else json_file(CONFIG, config))
     else:
         name = TORCH_NAMES[dtype]
         named = {key: name for key in ("torch_dtype", "dtype") if key in config} or {"torch_dtype": name}

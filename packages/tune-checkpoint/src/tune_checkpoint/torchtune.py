@@ -15,14 +15,15 @@ from msgspec.structs import replace
 from tune_checkpoint.checkpoint import read_tensors
 from tune_checkpoint.companions import CONFIG
 from tune_checkpoint.errors import CheckpointNotFoundError, CorruptFileError, UnsupportedCheckpointError
-from tune_checkpoint.hf import companions, without_tied
+from tune_checkpoint.hf import companions
 from tune_checkpoint.meta.assemble import Parts, decoder_sizes, plan_decoder
-from tune_checkpoint.meta.decoder import HEAD, NORM
+from tune_checkpoint.meta.decoder import EMBEDDING, HEAD, NORM
 from tune_checkpoint.meta.hf_config import check_decoder, stated_sizes
 from tune_checkpoint.meta.params import PARAMS, read_params
 from tune_checkpoint.meta.planner import plan_with_params
 from tune_checkpoint.plan import Kind, Plan, TensorSlice
 from tune_checkpoint.planning import planned, read_json
+from tune_checkpoint.tied import TIED, has_same_values, untied, untied_warning, without_tied
 
 HF_SHARD = re.compile(r"hf_model_(\d+)_(\d+)\.pt")
 """Which part, and after which epoch."""
@@ -125,10 +126,10 @@ def _plan_with_config(
     where = parts.path / CONFIG
     architecture = check_decoder(where, config, "be converted from the names that torchtune has")
     sizes = decoder_sizes(parts, stated_sizes(where, config), needs_head=False)
-    is_tied = bool(config.get("tie_word_embeddings", False))
+    is_tied = bool(config.get(TIED, False))
     if HEAD not in parts and not is_tied:
         raise CorruptFileError(
-            f"{parts.path}: tensor {HEAD!r} is missing, but tie_word_embeddings is not set in {CONFIG}; "
+            f"{parts.path}: tensor {HEAD!r} is missing, but {TIED} is not set in {CONFIG}; "
             "they are not of one model"
         )
     for key, present in (
@@ -139,9 +140,16 @@ def _plan_with_config(
             raise CorruptFileError(
                 f"{where}: {key} is {config[key]}, but the weights have {present}; they are not of one model"
             )
+    told: tuple[str, ...] = ()
+    if (
+        is_tied
+        and HEAD in parts
+        and not all(map(has_same_values, parts.pieces(HEAD), parts.pieces(EMBEDDING)))
+    ):
+        is_tied, config, told = False, untied(config), (untied_warning(HEAD),)
     tensors = plan_decoder(parts, replace(sizes, is_tied=is_tied), dtype)
     files, warnings = companions(parts.path, config, dtype)
-    return Plan(str(path), kind, architecture, tensors, files, warnings)
+    return Plan(str(path), kind, architecture, tensors, files, (*warnings, *told))
 
 
 def _plan_hf_names(
@@ -164,8 +172,8 @@ def _plan_hf_names(
             f"{folder}: layers of the model in the files of this checkpoint: {len(present)}, in {CONFIG}: "
             f"{stated}; files are missing"
         )
-    kept = without_tied(tensors, config.get("tie_word_embeddings"))
-    side_files, warnings = companions(folder, config, dtype)
+    kept, corrected, told = without_tied(tensors, config)
+    side_files, warnings = companions(folder, corrected, dtype)
     architecture = (config.get("architectures") or [config.get("model_type") or "unknown"])[0]
     plans = tuple(planned(tensor.name, [tensor], dtype) for tensor in kept)
-    return Plan(str(path), kind, str(architecture), plans, side_files, warnings)
+    return Plan(str(path), kind, str(architecture), plans, side_files, (*warnings, *told))
