@@ -264,3 +264,24 @@ def test_a_folder_that_may_not_be_read_is_an_error_that_names_it(tmp_path: Path,
     finally:
         os.seteuid(user)
         folder.chmod(0o700)
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"4d7a" * 16 + b"\nsize 988097824\n"
+PAGE = b"\n<!DOCTYPE html>\n<html><head><title>Sign in</title></head></html>\n" + bytes(9)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "x.pth", "x.gguf"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(POINTER, "a pointer of git-LFS and not .* `git lfs pull`"), (PAGE, "a web page and not the file")],
+    ids=["pointer", "page"],
+)
+def test_what_stands_in_place_of_a_file_is_called_that(
+    tmp_path: Path, name: str, content: bytes, message: str
+):
+    (tmp_path / name).write_bytes(content)
+    for path in (tmp_path, tmp_path / name) if name != "x.pth" else (tmp_path / name,):
+        with pytest.raises(CorruptFileError, match=rf"{name}: {message}"):
+            inspect(path)
+        (problem,) = verify(path).problems
+        assert problem.message.startswith(f"{name}: ")

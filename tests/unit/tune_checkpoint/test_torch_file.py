@@ -220,6 +220,15 @@ def test_torchscript_is_refused(tmp_path: Path):
         read(tmp_path / "x.pt")
 
 
+def test_an_expanded_tensor_that_the_file_has_no_room_for_is_called_that(tmp_path: Path, form: str):
+    path = save({"v": torch.ones(1), "w": torch.ones(1).expand(5000, 3)}, tmp_path / "x.pt", form)
+    message = (
+        r"'w': its shape \[5000, 3\] stands for 60000 bytes, .* \(an expanded tensor\); save it with `\.con"
+    )
+    with pytest.raises(UnsupportedCheckpointError, match=message):
+        read(path)
+
+
 def test_torch_files_are_told_from_others(tmp_path: Path, form: str):
     content = save({"w": torch.ones(1)}, tmp_path / "x.pt", form, protocol=4).read_bytes()
     save_file({"w": torch.ones(1)}, tmp_path / "x.safetensors")

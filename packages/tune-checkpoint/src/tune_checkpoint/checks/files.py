@@ -60,7 +60,7 @@ def _read(files: Iterable[Path]) -> Found:
         try:
             tensors.extend(read_tensors(file))
         except CheckpointError as error:
-            problems.append(problem_of("headers", file.parent, error))
+            problems.append(problem_of("headers", file if file.is_dir() else file.parent, error))
     return Found(tuple(tensors), tuple(problems), not problems)
 
 

@@ -46,7 +46,13 @@ def place(file: MappedFile, name: str, tensor: Tensor, spans: Mapping[str, Span]
     if (last + 1) * item > available:
         _break(file, name, f"its last element {last} is outside storage {shown(tensor.storage.key)}")
     if nbytes > file.size:
-        _break(file, name, f"shape {list(shape)} takes more bytes than the file has")
+        _refuse(
+            file,
+            name,
+            f"its shape {list(shape)} stands for {nbytes} bytes, more than the file has, as it repeats the "
+            "same elements (an expanded tensor)",
+            "save it with `.contiguous()`",
+        )
     in_order, offset = _is_contiguous(shape, strides), start + first * item
     is_whole = in_order and (offset, nbytes) == (span.offset, span.size)
     return TensorSlice(
@@ -96,7 +102,7 @@ def _break(file: MappedFile, name: str, what: str) -> NoReturn:
     )
 
 
-def _refuse(file: MappedFile, name: str, what: str) -> NoReturn:
-    raise UnsupportedCheckpointError(
-        f"{file.path}: tensor {shown(name)}: {what}; convert it with the program that wrote it"
-    )
+def _refuse(
+    file: MappedFile, name: str, what: str, advice: str = "convert it with the program that wrote it"
+) -> NoReturn:
+    raise UnsupportedCheckpointError(f"{file.path}: tensor {shown(name)}: {what}; {advice}")

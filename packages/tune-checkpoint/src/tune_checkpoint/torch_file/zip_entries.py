@@ -91,6 +91,12 @@ def _find_directory(file: MappedFile) -> tuple[int, int, int]:
     """Offset and size of the directory, and the number of its entries, from the records at the end."""
     at = file.size - END.size
     if at < 0 or bytes(file.view[at : at + 4]) != END_MAGIC:
+        start = bytes(file.view[:8])
+        if file.size and not start.startswith(LOCAL_MAGIC):
+            raise CorruptFileError(
+                f"{file.path}: begins with {start!r}, as nothing that torch.save writes; it is something "
+                "else, or damaged: download or copy it again"
+            )
         raise CorruptFileError(f"{file.path}: the last bytes of a zip file are missing; {AGAIN}")
     _, disk, first_disk, here, count, size, start, comment = END.unpack(file.view[at:])
     if comment:
