@@ -221,8 +221,9 @@ sys.exit(main(["convert", "model", "--output-dir", "out", "--max-shard-size", "3
 
 def test_a_system_that_refuses_to_write_is_told_and_nothing_is_left(folder: Path, tmp_path: Path):
     done = subprocess.run([sys.executable, "-c", LIMITED], cwd=tmp_path, capture_output=True, text=True)
-    told = "error: out: could not be written: File too large (model-00001-of-00004.safetensors)\n"
-    assert (done.returncode, done.stderr) == (1, told)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: out: could not be written: File too large (model-0000")
+    assert done.stderr.count("\n") == 1
     assert {path.name for path in tmp_path.iterdir()} == {"model"}
 
 
