@@ -104,7 +104,7 @@ def write_source(kind: str, folder: Path) -> None:
     ("kind", "options"),
     [
         ("safetensors", {"max_shard_size": 500_000_000, "jobs": 4}),
-        ("safetensors", {"dtype": "fp32", "verify": False, "jobs": 2}),
+        ("safetensors", {"dtype": "fp32", "verify": False, "jobs": 32}),
         ("bin", {"jobs": 8}),
         ("meta", {"jobs": 4}),
         ("safetensors", {"to": "meta", "verify": False, "jobs": 4}),
