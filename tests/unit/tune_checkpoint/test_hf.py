@@ -1,12 +1,16 @@
 """Converting what has Hugging Face's names: which weights are meant, and which of them are one."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.numpy import load_file
+from safetensors.torch import save_file
 
+from meta_checkpoints import MetaModel, random_weights
 from small_llama import small_weights, write_folder
 from tune_checkpoint import UnsupportedCheckpointError, convert
 from tune_checkpoint.checkpoint import BIN_INDEX_NAME, INDEX_NAME
@@ -49,3 +53,23 @@ def test_a_shard_whose_model_nothing_names_is_refused(tmp_path: Path, index: obj
         match=r"model-00002-of-00003.safetensors: one of 3 files of a model.*into one folder, and give that",
     ):
         convert(tmp_path / "model" / "model-00002-of-00003.safetensors", tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", ["hf", "torch"])
+@pytest.mark.parametrize("src", ["llama.gguf", "meta/consolidated.00.pth", "meta/meta.safetensors"])
+def test_other_names_are_not_taken_for_hugging_faces(
+    write_llama: Callable[..., Any], tmp_path: Path, src: str, kind: Any
+):
+    write_llama(path=tmp_path / "llama.gguf")
+    (tmp_path / "meta").mkdir()
+    weights = random_weights(MetaModel())
+    torch.save(weights, tmp_path / "meta" / "consolidated.00.pth")
+    save_file(
+        {name: tensor.contiguous() for name, tensor in weights.items()}, tmp_path / "meta/meta.safetensors"
+    )
+    found = "gguf" if src.endswith("gguf") else "meta"
+    with pytest.raises(
+        UnsupportedCheckpointError, match=rf"{src}: .*; leave --from out, or say --from {found} \("
+    ):
+        convert(tmp_path / src, tmp_path / "out", kind=kind)
+    assert not (tmp_path / "out").exists()

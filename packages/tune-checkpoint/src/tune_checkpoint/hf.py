@@ -1,5 +1,6 @@
 """Plans a conversion of weights that have Hugging Face's names already, in safetensors or in torch files."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from tune_checkpoint.companions import (
 )
 from tune_checkpoint.dtypes import TORCH_NAMES
 from tune_checkpoint.errors import UnsupportedCheckpointError
-from tune_checkpoint.plan import Kind, Plan, SideFile
+from tune_checkpoint.kinds import kind_of_tensors
+from tune_checkpoint.plan import Kind, Plan, SideFile, TensorSlice
 from tune_checkpoint.planning import copied_file, json_file, planned, read_json
 from tune_checkpoint.tied import without_tied
 
@@ -21,6 +23,12 @@ WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".
 """Ends of the names of files that have weights, or say where they are."""
 BUFFERS = (".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", ".attention.masked_bias")
 """Ends of names that old files have, of constants that transformers computes."""
+OTHER_NAMES = {
+    "gguf": "a GGUF model",
+    "litgpt": "weights under LitGPT's names",
+    "meta": "weights under Meta's names",
+    "torchtune": "weights under torchtune's names",
+}
 
 
 def plan_hf(path: Path, dtype: str | None, kind: Kind) -> Plan:
@@ -34,10 +42,7 @@ def plan_hf(path: Path, dtype: str | None, kind: Kind) -> Plan:
     folder = path if path.is_dir() else path.parent
     config = read_json(folder / CONFIG)
     tensors = [tensor for tensor in read_whole(path) if not tensor.name.endswith(BUFFERS)]
-    if not any("." in tensor.name for tensor in tensors):
-        raise UnsupportedCheckpointError(
-            f"{path}: no tensor with a name like model.layers.0.mlp.up_proj.weight"
-        )
+    _check_names(path, tensors)
     kept, corrected, untied = without_tied(tensors, config)
     files, warnings = companions(folder, corrected, dtype)
     architecture = (config.get("architectures") or [config.get("model_type") or "unknown"])[0]
@@ -45,6 +50,20 @@ def plan_hf(path: Path, dtype: str | None, kind: Kind) -> Plan:
     if path.is_dir() and (strangers := find_strangers(folder, _is_no_companion)):
         warnings = (*warnings, _left_behind(strangers))
     return Plan(str(path), kind, str(architecture), plans, files, (*warnings, *untied))
+
+
+def _check_names(path: Path, tensors: Sequence[TensorSlice]) -> None:
+    """Refuse what would become a folder that no library can load."""
+    found = kind_of_tensors(tensors)
+    if found != "torch":
+        raise UnsupportedCheckpointError(
+            f"{path}: {OTHER_NAMES[found]}, and not weights under Hugging Face's names; leave --from out, or "
+            f"say --from {found} (in Python, kind={found!r})"
+        )
+    if not any("." in tensor.name for tensor in tensors):
+        raise UnsupportedCheckpointError(
+            f"{path}: no tensor with a name like model.layers.0.mlp.up_proj.weight"
+        )
 
 
 def _is_no_companion(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from tune_checkpoint.checkpoint import (
     read_tensors,
 )
 from tune_checkpoint.errors import CheckpointNotFoundError, UnsupportedCheckpointError
-from tune_checkpoint.plan import Kind
+from tune_checkpoint.plan import Kind, TensorSlice
 
 META_SHARD = re.compile(r"consolidated\.(\d{2})\.pth")
 TORCHTUNE_FILE = re.compile(r"(meta|hf|torchtune)_model_.*\.pt|model-00001-of-00001\.bin")
@@ -91,11 +92,14 @@ def _kind_of_file(path: Path) -> Kind:
         return "meta"
     if TORCHTUNE_PART.fullmatch(path.name):
         return "torchtune"
-    return _kind_of_names({tensor.name for tensor in read_tensors(path)})
+    return kind_of_tensors(read_tensors(path))
 
 
-def _kind_of_names(names: set[str]) -> Kind:
-    """Tell the writers of torch files apart by what they call their tensors."""
+def kind_of_tensors(tensors: Sequence[TensorSlice]) -> Kind:
+    """Tell writers apart by what they call their tensors; `torch` is Hugging Face's names, or others."""
+    if tensors and format_of(Path(tensors[0].path)) == "gguf":
+        return "gguf"
+    names = {tensor.name for tensor in tensors}
     if "transformer.wte.weight" in names and any(".attn.qkv." in n or ".attn.attn." in n for n in names):
         return "litgpt"
     if any(re.fullmatch(r"layers\.\d+\.(attn\.q_proj\.weight|sa_norm\.scale)", name) for name in names):
