@@ -5,16 +5,16 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from tune_checkpoint.dtypes import TORCH_NAMES
 from tune_checkpoint.errors import CorruptFileError, UnsupportedCheckpointError
 from tune_checkpoint.gguf.llama import ROPE_FREQS, LlamaShape
 from tune_checkpoint.gguf.metadata import Metadata
 from tune_checkpoint.gguf.reader import GgufHeader
 from tune_checkpoint.gguf.rope import llama3_scaling
 from tune_checkpoint.mapped import MappedFile
+from tune_checkpoint.meta.config import DEFAULT_THETA, DecoderSettings, EndTokens
+from tune_checkpoint.meta.config import model_config as config_of_decoder
 from tune_checkpoint.plan import TensorPlan, TensorSlice
 
-DEFAULT_ROPE_THETA = 10_000.0
 DEFAULT_CONTEXT = 2048
 
 
@@ -32,36 +32,8 @@ def model_config(
         tensors: what will be written, for the type of the weights.
         ids: bos, eos and pad token, where the file names them.
     """
-    metadata = header.metadata
-    theta = metadata.positive_number("llama.rope.freq_base", DEFAULT_ROPE_THETA)
-    scaling = _rope_scaling(header, shape.head_dim, theta)
-    dtype = _main_dtype(tensors)
-    window = metadata.positive_int("llama.attention.sliding_window")
-    family = _llama(shape) if window is None else _mistral(metadata, shape, window)
-    return family | {
-        "vocab_size": shape.vocab_size,
-        "hidden_size": shape.hidden_size,
-        "intermediate_size": shape.intermediate_size,
-        "num_hidden_layers": shape.num_hidden_layers,
-        "num_attention_heads": shape.num_attention_heads,
-        "num_key_value_heads": shape.num_key_value_heads,
-        "head_dim": shape.head_dim,
-        "hidden_act": "silu",
-        "max_position_embeddings": metadata.positive_int("llama.context_length") or DEFAULT_CONTEXT,
-        "rms_norm_eps": metadata.positive_number("llama.attention.layer_norm_rms_epsilon", 1e-6),
-        "initializer_range": 0.02,
-        "attention_dropout": 0.0,
-        "use_cache": True,
-        "tie_word_embeddings": shape.tied,
-        "rope_theta": theta,
-        "rope_scaling": scaling,
-        "rope_parameters": {"rope_theta": theta, **(scaling or {"rope_type": "default"})},
-        "torch_dtype": dtype,
-        "dtype": dtype,
-        "bos_token_id": ids.get("bos"),
-        "eos_token_id": ids.get("eos"),
-        "pad_token_id": ids.get("pad"),
-    }
+    tokens = EndTokens(ids.get("bos"), ids.get("eos"), pad=ids.get("pad"))
+    return config_of_decoder(shape, _settings(header, shape), _main_dtype(tensors), tokens)
 
 
 def generation_config(metadata: Metadata, ids: dict[str, int]) -> dict[str, Any]:
@@ -78,23 +50,25 @@ def generation_config(metadata: Metadata, ids: dict[str, int]) -> dict[str, Any]
     return config
 
 
-def _llama(shape: LlamaShape) -> dict[str, Any]:
-    return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "attention_bias": shape.attention_bias,
-        "mlp_bias": shape.mlp_bias,
-    }
-
-
-def _mistral(metadata: Metadata, shape: LlamaShape, window: int) -> dict[str, Any]:
-    """The same decoder with a sliding window, which Hugging Face's Llama does not have, and no biases."""
-    if shape.attention_bias or shape.mlp_bias:
+def _settings(header: GgufHeader, shape: LlamaShape) -> DecoderSettings:
+    metadata = header.metadata
+    theta = metadata.positive_number("llama.rope.freq_base", DEFAULT_THETA)
+    window = metadata.positive_int("llama.attention.sliding_window")
+    if window is not None and shape.biases:
         raise UnsupportedCheckpointError(
             f"{metadata.path}: a sliding window (llama.attention.sliding_window) together with biases; "
             "neither Llama nor Mistral of Hugging Face has both"
         )
-    return {"architectures": ["MistralForCausalLM"], "model_type": "mistral", "sliding_window": window}
+    return DecoderSettings(
+        norm_eps=metadata.positive_number("llama.attention.layer_norm_rms_epsilon", 1e-6),
+        rope_theta=theta,
+        max_position_embeddings=metadata.positive_int("llama.context_length") or DEFAULT_CONTEXT,
+        rope_scaling=_rope_scaling(header, shape.head_dim, theta),
+        model_type="llama" if window is None else "mistral",
+        sliding_window=window,
+        attention_bias=shape.attention_bias,
+        mlp_bias=shape.mlp_bias,
+    )
 
 
 def _rope_scaling(header: GgufHeader, head_dim: int, theta: float) -> dict[str, Any] | None:
@@ -127,4 +101,4 @@ def _main_dtype(tensors: tuple[TensorPlan, ...]) -> str:
     sizes: Counter[str] = Counter()
     for tensor in tensors:
         sizes[tensor.dtype] += tensor.nbytes
-    return TORCH_NAMES[sizes.most_common(1)[0][0]]
+    return sizes.most_common(1)[0][0]

@@ -12,12 +12,11 @@ from tune_checkpoint.errors import CorruptFileError, UnsupportedCheckpointError
 from tune_checkpoint.gguf.encode import float32, text, uint32
 from tune_checkpoint.gguf.llama import LlamaShape
 from tune_checkpoint.gguf.rope import llama3_factors
+from tune_checkpoint.meta.config import DEFAULT_THETA
 from tune_checkpoint.plan import Plan
 
 Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Positive = Annotated[float, Meta(gt=0, le=1e30)]
-
-DEFAULT_ROPE_THETA = 10_000.0
 
 FAMILIES = {"LlamaForCausalLM": "llama", "MistralForCausalLM": "llama", "Qwen2ForCausalLM": "qwen2"}
 """Name of the architecture in Hugging Face -> in GGUF."""
@@ -87,7 +86,7 @@ class HfConfig(Named, frozen=True, kw_only=True):
     def theta(self) -> float:
         """The base of the rotary frequencies."""
         newer = self.rope_parameters.rope_theta if self.rope_parameters else None
-        return self.rope_theta or newer or DEFAULT_ROPE_THETA
+        return self.rope_theta or newer or DEFAULT_THETA
 
 
 def read_hf_config(plan: Plan) -> HfConfig:

@@ -3,11 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from msgspec import Struct
-
 from tune_checkpoint.errors import CorruptFileError, UnsupportedCheckpointError
 from tune_checkpoint.gguf.metadata import Metadata
 from tune_checkpoint.gguf.reader import GgufHeader
+from tune_checkpoint.meta.decoder import DecoderSizes
 from tune_checkpoint.plan import ReorderHeads, TensorPlan, TensorSlice
 from tune_checkpoint.planning import planned
 
@@ -40,18 +39,9 @@ EMBEDDING, NORM, HEAD = "token_embd.weight", "output_norm.weight", "output.weigh
 ROPE_FREQS = "rope_freqs.weight"
 
 
-class LlamaShape(Struct, frozen=True):
-    """The sizes of a model, as its metadata and tensor table state them."""
+class LlamaShape(DecoderSizes, frozen=True):
+    """The sizes of a model, as its metadata and tensor table state them, and the biases that it has."""
 
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    head_dim: int
-    tied: bool
-    """The embedding is the head too, and there is no tensor of its own for it."""
     biases: tuple[str, ...]
     """The biases that each layer has, by their names in LAYER_TENSORS."""
 
@@ -64,17 +54,6 @@ class LlamaShape(Struct, frozen=True):
     def mlp_bias(self) -> bool:
         """Whether the feed-forward projections have biases."""
         return any(bias in MLP_BIASES for bias in self.biases)
-
-    def dims(self, letters: str) -> tuple[int, ...]:
-        """The dimensions that LAYER_TENSORS writes as letters."""
-        sizes = {
-            "V": self.vocab_size,
-            "H": self.hidden_size,
-            "Q": self.num_attention_heads * self.head_dim,
-            "K": self.num_key_value_heads * self.head_dim,
-            "F": self.intermediate_size,
-        }
-        return tuple(sizes[letter] for letter in letters)
 
 
 def read_shape(header: GgufHeader) -> LlamaShape:
@@ -105,7 +84,7 @@ def read_shape(header: GgufHeader) -> LlamaShape:
         num_attention_heads=num_heads,
         num_key_value_heads=_key_value_heads(metadata, num_heads),
         head_dim=_head_dim(metadata, hidden_size, num_heads),
-        tied=HEAD not in by_name,
+        is_tied=HEAD not in by_name,
         biases=(
             *_biases(header.path, by_name, ATTENTION_BIASES),
             *_biases(header.path, by_name, MLP_BIASES),
@@ -208,7 +187,7 @@ def expected_tensors(shape: LlamaShape) -> Iterator[tuple[str, str, tuple[int, .
             if not source.endswith(".bias") or source in shape.biases:
                 yield f"blk.{layer}.{source}", f"model.layers.{layer}.{name}", shape.dims(letters)
     yield NORM, "model.norm.weight", shape.dims("H")
-    if not shape.tied:
+    if not shape.is_tied:
         yield HEAD, "lm_head.weight", shape.dims("VH")
 
 

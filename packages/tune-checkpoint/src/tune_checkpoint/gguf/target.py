@@ -28,7 +28,8 @@ from tune_checkpoint.gguf.llama import (
 )
 from tune_checkpoint.gguf.types import BLOCKS, PLAIN_TYPES, QUANTISABLE
 from tune_checkpoint.gguf.vocabulary import tokenizer_pairs
-from tune_checkpoint.plan import Cast, Dequantise, Op, Plan, Quantise, ReorderHeads, TensorPlan
+from tune_checkpoint.meta.decoder import in_pairs
+from tune_checkpoint.plan import Cast, Dequantise, Plan, Quantise, ReorderHeads, TensorPlan
 
 QUANTS = tuple(name.lower() for name in (*PLAIN_TYPES.values(), *QUANTISABLE))
 """What a user may ask for."""
@@ -90,7 +91,7 @@ def _shape(plan: Plan, config: HfConfig) -> LlamaShape:
         num_attention_heads=config.num_attention_heads,
         num_key_value_heads=config.num_key_value_heads or config.num_attention_heads,
         head_dim=head_dim,
-        tied=config.tie_word_embeddings and "lm_head.weight" not in by_name,
+        is_tied=config.tie_word_embeddings and "lm_head.weight" not in by_name,
         biases=tuple(
             name
             for name, (hf_name, _) in LAYER_TENSORS.items()
@@ -137,7 +138,7 @@ def _tensors(plan: Plan, config: HfConfig, shape: LlamaShape, quant: str | None)
 
 
 def _tensor(tensor: TensorPlan, name: str, heads: int | None, quant: str | None) -> TensorPlan:
-    ops = tensor.ops if heads is None else _in_pairs(tensor.ops, heads)
+    ops = tensor.ops if heads is None else in_pairs(tensor.ops, heads)
     # The source's own type, as long as nothing is done to its values but to expand them.
     is_kept = bool(tensor.sources) and all(isinstance(op, ReorderHeads | Dequantise) for op in ops)
     stored = tensor.sources[0].dtype if is_kept else tensor.dtype
@@ -149,16 +150,6 @@ def _tensor(tensor: TensorPlan, name: str, heads: int | None, quant: str | None)
     elif wanted != tensor.dtype:
         ops = (*ops, Cast(wanted))
     return replace(tensor, name=name, dtype=wanted, ops=ops)
-
-
-def _in_pairs(ops: tuple[Op, ...], num_heads: int) -> tuple[Op, ...]:
-    """Rows in the order that llama.cpp rotates: reordered last, or left as they were in the source."""
-    for index in reversed(range(len(ops))):
-        if ops[index] == ReorderHeads(num_heads, "halves"):
-            return ops[:index] + ops[index + 1 :]
-        if not isinstance(ops[index], Dequantise | Cast):  # these do not mind the order of rows
-            break
-    return (*ops, ReorderHeads(num_heads, "pairs"))
 
 
 def _wanted_type(name: str, shape: tuple[int, ...], quant: str) -> str:

@@ -11,6 +11,10 @@ from tune_checkpoint.plan import SideFile
 from tune_checkpoint.planning import json_file
 
 LLAMA, MISTRAL = "LlamaForCausalLM", "MistralForCausalLM"
+MODEL_TYPES = {"llama": LLAMA, "mistral": MISTRAL}
+"""`model_type` -> Hugging Face's class; the computation differs by the sliding window alone."""
+DEFAULT_THETA = 10_000.0
+"""The base of the rotary frequencies where none is stated."""
 
 
 class DecoderSettings(Struct, frozen=True):
@@ -20,23 +24,29 @@ class DecoderSettings(Struct, frozen=True):
     rope_theta: float
     max_position_embeddings: int
     rope_scaling: dict[str, Any] | None = None
-    is_mistral: bool = False
-    """It is Mistral by name; the computation differs by the sliding window alone."""
+    model_type: str = "llama"
+    """One of MODEL_TYPES."""
     sliding_window: int | None = None
+    """Of Mistral."""
+    attention_bias: bool = False
+    """Of Llama: the projections of the attention have biases."""
+    mlp_bias: bool = False
+    """Of Llama: those of the feed-forward network have."""
 
     @property
     def architecture(self) -> str:
         """Hugging Face's class."""
-        return MISTRAL if self.is_mistral else LLAMA
+        return MODEL_TYPES[self.model_type]
 
 
 class EndTokens(Struct, frozen=True):
-    """The ids of the tokens that begin and end a text."""
+    """The ids of the tokens that begin, end and fill up a text."""
 
     bos: int | None = None
     eos: int | list[int] | None = None
     ends: Sequence[int] = ()
     """Every token that ends a generation."""
+    pad: int | None = None
 
 
 def llama3_scaling(factor: float) -> dict[str, Any]:
@@ -78,7 +88,10 @@ def model_config(
 ) -> dict[str, Any]:
     """`config.json`, in words that transformers 4 and 5 both read."""
     theta, scaling = settings.rope_theta, settings.rope_scaling
-    return _family(settings) | {
+    return {
+        "architectures": [settings.architecture],
+        "model_type": settings.model_type,
+        **_own_settings(settings),
         "vocab_size": sizes.vocab_size,
         "hidden_size": sizes.hidden_size,
         "intermediate_size": sizes.intermediate_size,
@@ -100,12 +113,12 @@ def model_config(
         "dtype": TORCH_NAMES.get(dtype),
         "bos_token_id": tokens.bos,
         "eos_token_id": tokens.eos,
-        "pad_token_id": None,
+        "pad_token_id": tokens.pad,
     }
 
 
-def _family(settings: DecoderSettings) -> dict[str, Any]:
-    if settings.is_mistral:
-        window = settings.sliding_window
-        return {"architectures": [MISTRAL], "model_type": "mistral", "sliding_window": window}
-    return {"architectures": [LLAMA], "model_type": "llama", "attention_bias": False, "mlp_bias": False}
+def _own_settings(settings: DecoderSettings) -> dict[str, Any]:
+    """What the others have no word for."""
+    if settings.model_type == "mistral":
+        return {"sliding_window": settings.sliding_window}
+    return {"attention_bias": settings.attention_bias, "mlp_bias": settings.mlp_bias}

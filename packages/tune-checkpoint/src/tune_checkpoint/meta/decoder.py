@@ -4,9 +4,11 @@ Source: `Transformer` in models/llama3/model.py of meta-llama/llama-models for M
 `LlamaForCausalLM` for the others and their order.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
+
+from tune_checkpoint.plan import Cast, Dequantise, Op, ReorderHeads
 
 EMBEDDING, NORM, HEAD = "tok_embeddings.weight", "norm.weight", "output.weight"
 HF_EMBEDDING, HF_NORM, HF_HEAD = "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"
@@ -69,6 +71,19 @@ class DecoderSizes(Struct, frozen=True):
         if name.endswith(QUERY):
             return self.num_attention_heads
         return self.num_key_value_heads if name.endswith(KEY) else None
+
+
+def in_pairs(ops: Sequence[Op], num_heads: int) -> tuple[Op, ...]:
+    """What makes a projection whose heads pair neighbours, from what makes Hugging Face's.
+
+    Reordered last, or not reordered before: what rounds or expands single elements minds no order of rows.
+    """
+    for index in reversed(range(len(ops))):
+        if ops[index] == ReorderHeads(num_heads, "halves"):
+            return (*ops[:index], *ops[index + 1 :])
+        if not isinstance(ops[index], Dequantise | Cast):
+            break
+    return (*ops, ReorderHeads(num_heads, "pairs"))
 
 
 def decoder_tensors(num_layers: int, is_tied: bool) -> Iterator[tuple[str, str, str]]:

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from tune_checkpoint.meta.config import DecoderSettings, llama3_scaling
+from tune_checkpoint.meta.config import DEFAULT_THETA, DecoderSettings, llama3_scaling
 from tune_checkpoint.meta.params import Params
 
 Generation = Literal["1", "2", "code", "3", "3.1", "3.2"]
@@ -30,7 +30,6 @@ SIGNS: dict[Generation, tuple[str, str]] = {
 }
 """What each is called, and what it is known by."""
 
-DEFAULT_THETA = 10_000.0
 LLAMA3_THETA = 500_000.0
 LLAMA3_VOCABULARY = 128_000
 MISTRAL_CONTEXT = 32768
@@ -88,7 +87,7 @@ def mistral_settings(params: Params, window: int | None) -> tuple[DecoderSetting
         norm_eps=params.norm_eps,
         rope_theta=params.rope_theta or DEFAULT_THETA,
         max_position_embeddings=context or MISTRAL_CONTEXT,
-        is_mistral=True,
+        model_type="mistral",
         sliding_window=window,
     )
     if context:

@@ -5,12 +5,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tune_checkpoint.errors import CorruptFileError, UnsupportedCheckpointError
-from tune_checkpoint.meta.config import LLAMA, MISTRAL, DecoderSettings
+from tune_checkpoint.meta.config import DEFAULT_THETA, LLAMA, MISTRAL, MODEL_TYPES, DecoderSettings
 from tune_checkpoint.meta.decoder import StatedSizes
 from tune_checkpoint.planning import is_object
-
-MODEL_TYPES = {"llama": LLAMA, "mistral": MISTRAL}
-DEFAULT_THETA = 10_000.0
 
 
 def check_decoder(where: Path, config: dict[str, Any], what: str) -> str:
@@ -78,7 +75,7 @@ def read_settings(where: Path, config: dict[str, Any]) -> DecoderSettings:
         rope_theta=theta,
         max_position_embeddings=_count(where, config, "max_position_embeddings", 2048),
         rope_scaling=None if kind == "default" else {**scaling, "rope_type": kind},
-        is_mistral=config.get("model_type") == "mistral",
+        model_type="mistral" if config.get("model_type") == "mistral" else "llama",
         sliding_window=None if window is None else _count(where, config, "sliding_window"),
     )
 

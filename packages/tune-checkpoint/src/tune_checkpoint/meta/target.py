@@ -22,12 +22,13 @@ from tune_checkpoint.meta.decoder import (
     QUERY,
     StatedSizes,
     decoder_tensors,
+    in_pairs,
 )
 from tune_checkpoint.meta.ffn import find_multiple
 from tune_checkpoint.meta.generations import CONTEXT, generation_of
 from tune_checkpoint.meta.hf_config import check_decoder, read_settings, stated_sizes
 from tune_checkpoint.meta.params import PARAMS, Params
-from tune_checkpoint.plan import Cast, Dequantise, Op, Plan, ReorderHeads, SideFile, TensorPlan
+from tune_checkpoint.plan import Plan, SideFile, TensorPlan
 from tune_checkpoint.planning import is_object, json_file
 from tune_checkpoint.torch_file.layout import torch_layout
 
@@ -107,22 +108,13 @@ def _renamed(plan: Plan, stated: StatedSizes) -> tuple[TensorPlan, ...]:
             )
         ops = tensor.ops
         if name.endswith(QUERY):
-            ops = _in_pairs(ops, stated.num_attention_heads)
+            ops = in_pairs(ops, stated.num_attention_heads)
         elif name.endswith(KEY):
-            ops = _in_pairs(ops, stated.num_key_value_heads)
+            ops = in_pairs(ops, stated.num_key_value_heads)
         tensors.append(replace(tensor, name=name, ops=ops))
     if present:
         _refuse(plan.source, f"{len(present)} tensors have no place in it ({', '.join([*present][:3])})")
     return tuple(tensors)
-
-
-def _in_pairs(ops: Sequence[Op], num_heads: int) -> tuple[Op, ...]:
-    """Reorder heads as Meta does, or leave out that they were reordered before."""
-    before = ReorderHeads(num_heads, "halves")
-    # What rounds or expands elements one by one comes to the same in any order of rows.
-    if ops and ops[0] == before and all(isinstance(op, Cast | Dequantise) for op in ops[1:]):
-        return tuple(ops[1:])
-    return (*ops, ReorderHeads(num_heads, "pairs"))
 
 
 def _params(
