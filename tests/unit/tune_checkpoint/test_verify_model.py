@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 from meta_checkpoints import MetaModel, random_weights, write_meta
 from small_llama import CONFIG, HIDDEN, VOCAB, small_weights, write_folder
 from tune_checkpoint import verify
+from tune_checkpoint.text import verification_lines
 
 WriteLlama = Callable[..., Any]
 Q_PROJ = "model.layers.1.self_attn.q_proj.weight"
@@ -88,14 +89,35 @@ def test_shapes_that_are_not_known_are_not_checked_and_it_says_so(
     assert found.not_checked == (f"shapes: {reason}",)
 
 
-@pytest.mark.parametrize("extra", [-20, 0, 1])
+@pytest.mark.parametrize("extra", [-20, 0, 2])
 def test_tokens_without_a_row_in_the_embedding_are_found(tmp_path: Path, extra: int):
     folder = write_folder(tmp_path, small_weights(), num_tokens=VOCAB + extra)
     expected = (
-        f"tokenizer.json: token '<end>' has the id {VOCAB}, but the embedding has {VOCAB} rows "
+        f"tokenizer.json: token 't{VOCAB}' has the id {VOCAB}, but the embedding has {VOCAB} rows "
         "(model.embed_tokens.weight); the tokenizer is another model's, or the embedding was not resized"
     )
     assert messages(folder) == ([expected] if extra > 0 else [])
+    assert verify(folder).notes == ()
+
+
+@pytest.mark.parametrize("is_in_vocabulary", [False, True])
+def test_an_added_token_beyond_the_embedding_is_noted(tmp_path: Path, is_in_vocabulary: bool):
+    """As `<image_soft_token>` is in the folder of Gemma 3 1B, which reads no images."""
+    folder = write_folder(tmp_path, small_weights(), num_tokens=VOCAB + 1)
+    if is_in_vocabulary:
+        tokenizer = json.loads((folder / "tokenizer.json").read_text())
+        tokenizer["model"]["vocab"]["<end>"] = VOCAB
+        (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    assert messages(folder) == []
+    found = verify(folder)
+    assert found.notes == (
+        f"tokenizer.json: token '<end>' was added with the id {VOCAB}, but the embedding has {VOCAB} rows "
+        "(model.embed_tokens.weight); the model cannot read it",
+    )
+    assert verification_lines(found)[-2:] == [
+        "note          tokenizer.json: token '<end>' was added with the id 40,",
+        "              but the embedding has 40 rows (model.embed_tokens.weight); the model cannot read it",
+    ]
 
 
 def test_tokenizer_that_is_no_json_or_of_unigrams_is_read(tmp_path: Path):

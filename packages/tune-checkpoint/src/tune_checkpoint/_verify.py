@@ -38,6 +38,8 @@ class Verification(Struct, frozen=True):
     """What was looked at."""
     not_checked: tuple[str, ...]
     """What was not, each with the reason."""
+    notes: tuple[str, ...]
+    """What is unusual, and may well be meant."""
     num_tensors: int
     nbytes: int
     """Bytes that were read."""
@@ -51,6 +53,7 @@ class _Report:
         self.problems: list[Problem] = []
         self.checked: list[str] = []
         self.not_checked: list[str] = []
+        self.notes: list[str] = []
 
 
 def verify(path: Path | str, *, progress: Progress | None = None, jobs: int | None = None) -> Verification:
@@ -87,6 +90,7 @@ def verify(path: Path | str, *, progress: Progress | None = None, jobs: int | No
         problems=tuple(report.problems),
         checked=tuple(report.checked),
         not_checked=tuple(report.not_checked),
+        notes=tuple(report.notes),
         num_tensors=len(tensors),
         nbytes=nbytes,
         seconds=time.perf_counter() - started,
@@ -172,14 +176,15 @@ def _check_tokenizer(path: Path, kind: AnyKind, tensors: Sequence[TensorSlice], 
     if not path.is_dir() or is_planned or embedding is None or len(embedding.shape) != 2:
         return
     try:
-        problems = check_tokenizer(path, embedding)
+        found = check_tokenizer(path, embedding)
     except UnsupportedCheckpointError:
         report.not_checked.append(f"tokenizer: no {TOKENIZER}, and a {MODEL} of a kind that cannot be read")
         return
-    if problems is None:
+    if found is None:
         report.not_checked.append(f"tokenizer: no {TOKENIZER}")
         return
-    report.problems.extend(problems)
+    report.problems.extend(found.problems)
+    report.notes.extend(found.notes)
     report.checked.append("tokenizer")
 
 

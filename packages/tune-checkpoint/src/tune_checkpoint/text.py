@@ -112,6 +112,8 @@ def verification_lines(found: "Verification") -> list[str]:
     lines += labelled("checked", ", ".join(found.checked) or "nothing")
     for item in found.not_checked:
         lines += labelled("not checked", item)
+    for item in found.notes:
+        lines += labelled("note", item)
     return printable(lines)
 
 

@@ -1,5 +1,6 @@
 """Whether every token has a row in the embedding."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,15 @@ class _Tokenizer(Struct):
     added_tokens: list[_Added] = []
 
 
-def check_tokenizer(folder: Path, embedding: TensorSlice) -> list[Problem] | None:
+class Rows(Struct, frozen=True):
+    """What was found about the tokens' rows."""
+
+    problems: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What may well be meant: Gemma 3 adds a token for images to models that read text alone."""
+
+
+def check_tokenizer(folder: Path, embedding: TensorSlice) -> Rows | None:
     """Hold the highest token id against the rows of the embedding.
 
     Args:
@@ -38,7 +47,7 @@ def check_tokenizer(folder: Path, embedding: TensorSlice) -> list[Problem] | Non
         embedding: (vocabulary, hidden).
 
     Returns:
-        What is wrong; None if there is neither file.
+        What is wrong or odd; None if there is neither file.
 
     Raises:
         UnsupportedCheckpointError: there is a `tokenizer.model` of a kind that cannot be read.
@@ -46,35 +55,41 @@ def check_tokenizer(folder: Path, embedding: TensorSlice) -> list[Problem] | Non
     path = folder / TOKENIZER
     try:
         if path.is_file():
-            token, number = _highest(path)
+            (token, number), (added, added_number) = _highest(path)
         elif (folder / MODEL).is_file():
             path = folder / MODEL
             number = tokenizer_files_from(path).vocab_size - 1
-            token = f"number {number}"
+            token, added, added_number = f"number {number}", "", -1
         else:
             return None
     except CorruptFileError as error:
-        return [problem_of("tokenizer", folder, error)]
+        return Rows((problem_of("tokenizer", folder, error),))
     rows = embedding.shape[0]
-    if number < rows:
-        return []
-    what = (
-        f"token {token!r} has the id {number}, but the embedding has {rows} rows "
-        f"({embedding.name}); the tokenizer is another model's, or the embedding was not resized"
-    )
-    return [problem("tokenizer", path, what)]
+    has = f"but the embedding has {rows} rows ({embedding.name})"
+    if number >= rows:
+        why = "the tokenizer is another model's, or the embedding was not resized"
+        return Rows((problem("tokenizer", path, f"token {token!r} has the id {number}, {has}; {why}"),))
+    if added_number >= rows:
+        what = f"token {added!r} was added with the id {added_number}, {has}; the model cannot read it"
+        return Rows(notes=(f"{path.name}: {what}",))
+    return Rows()
 
 
-def _highest(path: Path) -> tuple[str, int]:
-    """The token with the highest id in a `tokenizer.json`."""
+def _highest(path: Path) -> tuple[tuple[str, int], tuple[str, int]]:
+    """The token with the highest id of a `tokenizer.json`'s vocabulary, and of those that are added to it."""
     try:
         tokenizer = msgspec.json.decode(path.read_bytes(), type=_Tokenizer)
     except (OSError, ValueError, msgspec.MsgspecError, RecursionError) as error:
         raise CorruptFileError(f"{path}: cannot be read: {error}") from error
     vocab = tokenizer.model.vocab
-    tokens = [(token.content, token.id) for token in tokenizer.added_tokens]
-    if isinstance(vocab, list):
-        tokens.append((f"number {len(vocab) - 1}", len(vocab) - 1))
-    elif vocab:
-        tokens.append(max(vocab.items(), key=lambda item: item[1]))
-    return max(tokens, key=lambda item: item[1], default=("", -1))
+    added = {token.content: token.id for token in tokenizer.added_tokens}
+    own = (  # an added token may stand in the vocabulary, too
+        [item for item in vocab.items() if item[0] not in added]
+        if isinstance(vocab, dict)
+        else [(f"number {len(vocab) - 1}", len(vocab) - 1)]
+    )
+    return _last(own), _last(added.items())
+
+
+def _last(tokens: Iterable[tuple[str, int]]) -> tuple[str, int]:
+    return max(tokens, key=lambda token: token[1], default=("", -1))
