@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
 from meta_checkpoints import MetaModel, random_weights
-from small_llama import small_weights, write_folder
+from small_llama import CONFIG, small_weights, write_folder
 from tune_checkpoint import UnsupportedCheckpointError, convert
 from tune_checkpoint.checkpoint import BIN_INDEX_NAME, INDEX_NAME
 
@@ -73,3 +73,41 @@ def test_other_names_are_not_taken_for_hugging_faces(
     ):
         convert(tmp_path / src, tmp_path / "out", kind=kind)
     assert not (tmp_path / "out").exists()
+
+
+def test_every_part_of_the_configuration_names_the_new_type(tmp_path: Path):
+    parts = {
+        "text_config": {"dtype": "float32", "hidden_size": 32},
+        "vision_config": {"torch_dtype": "float32"},
+    }
+    write_folder(tmp_path / "model", small_weights(), CONFIG | {"torch_dtype": "float32"} | parts)
+    convert(tmp_path / "model", tmp_path / "out", dtype="bf16")
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["torch_dtype"] == config["vision_config"]["torch_dtype"] == "bfloat16"
+    assert config["text_config"] == {"dtype": "bfloat16", "hidden_size": 32}
+    assert "dtype" not in config
+
+
+@pytest.mark.parametrize(
+    ("changes", "scaled", "what"),
+    [
+        (
+            {"quantization_config": {"quant_method": "gptq", "bits": 4}},
+            False,
+            r"as config.json says \(gptq\)",
+        ),
+        ({"quantization_config": "strange"}, False, r"as config.json says \(strange\)"),
+        ({}, True, r"'model.norm.weight' is F8_E4M3"),
+    ],
+)
+def test_quantised_weights_keep_their_type(tmp_path: Path, changes: dict[str, Any], scaled: bool, what: str):
+    weights = {name: torch.from_numpy(array) for name, array in small_weights().items()}
+    if scaled:
+        weights["model.norm.weight"] = weights["model.norm.weight"].to(torch.float8_e4m3fn)
+    write_folder(tmp_path / "model", small_weights(), CONFIG | changes)
+    save_file(weights, tmp_path / "model" / "model.safetensors")
+    with pytest.raises(UnsupportedCheckpointError, match=rf"model: the weights are quantised \({what}\)"):
+        convert(tmp_path / "model", tmp_path / "out", dtype="bf16")
+    convert(tmp_path / "model", tmp_path / "out")
+    written = (tmp_path / "out" / "config.json").read_bytes()
+    assert written == (tmp_path / "model" / "config.json").read_bytes()

@@ -16,11 +16,13 @@ from tune_checkpoint.dtypes import TORCH_NAMES
 from tune_checkpoint.errors import UnsupportedCheckpointError
 from tune_checkpoint.kinds import kind_of_tensors
 from tune_checkpoint.plan import Kind, Plan, SideFile, TensorSlice
-from tune_checkpoint.planning import copied_file, json_file, planned, read_json
+from tune_checkpoint.planning import copied_file, is_object, json_file, planned, read_json
 from tune_checkpoint.tied import without_tied
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".index.json")
 """Ends of the names of files that have weights, or say where they are."""
+DTYPE_KEYS = ("torch_dtype", "dtype")
+"""Where a configuration says what type the weights have, its older and its newer versions."""
 BUFFERS = (".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", ".attention.masked_bias")
 """Ends of names that old files have, of constants that transformers computes."""
 OTHER_NAMES = {
@@ -43,6 +45,8 @@ def plan_hf(path: Path, dtype: str | None, kind: Kind) -> Plan:
     config = read_json(folder / CONFIG)
     tensors = [tensor for tensor in read_whole(path) if not tensor.name.endswith(BUFFERS)]
     _check_names(path, tensors)
+    if dtype is not None:
+        check_quantised(path, tensors, config)
     kept, corrected, untied = without_tied(tensors, config)
     files, warnings = companions(folder, corrected, dtype)
     architecture = (config.get("architectures") or [config.get("model_type") or "unknown"])[0]
@@ -64,6 +68,41 @@ def _check_names(path: Path, tensors: Sequence[TensorSlice]) -> None:
         raise UnsupportedCheckpointError(
             f"{path}: no tensor with a name like model.layers.0.mlp.up_proj.weight"
         )
+
+
+def check_quantised(path: Path, tensors: Sequence[TensorSlice], config: dict[str, Any]) -> None:
+    """Refuse to give another type to what is scaled by others, or packed.
+
+    Args:
+        path: what is converted, for the message.
+        tensors: all that it has.
+        config: `config.json`, or nothing.
+
+    Raises:
+        UnsupportedCheckpointError: the weights are quantised.
+    """
+    how = config.get("quantization_config")
+    method = how.get("quant_method") if is_object(how) else how
+    scaled = next((tensor for tensor in tensors if tensor.dtype.startswith("F8_")), None)
+    if how or scaled is not None:
+        what = (
+            f"as {CONFIG} says ({method})" if how or scaled is None else f"{scaled.name!r} is {scaled.dtype}"
+        )
+        raise UnsupportedCheckpointError(
+            f"{path}: the weights are quantised ({what}) and would have the wrong values in another type; "
+            "leave --dtype out (in Python, dtype), or convert the original model"
+        )
+
+
+def _with_dtype(config: dict[str, Any], name: str) -> dict[str, Any]:
+    """A configuration, and those of the parts within it, with another type where one is named."""
+    changed: dict[str, Any] = {}
+    for key, value in config.items():
+        if is_object(value):
+            changed[key] = _with_dtype(value, name)
+        else:
+            changed[key] = name if key in DTYPE_KEYS and isinstance(value, str | None) else value
+    return changed
 
 
 def _is_no_companion(path: Path) -> bool:
@@ -95,8 +134,9 @@ def companions(
         files.append(copied_file(folder / CONFIG) if is_as_it_stands else json_file(CONFIG, config))
     else:
         name = TORCH_NAMES[dtype]
-        named = {key: name for key in ("torch_dtype", "dtype") if key in config} or {"torch_dtype": name}
-        files.append(json_file(CONFIG, config | named))
+        unnamed = not any(key in config for key in DTYPE_KEYS)
+        named = {"torch_dtype": name} if unnamed else {}
+        files.append(json_file(CONFIG, _with_dtype(config, name) | named))
     beside = [path for path in find_companions(folder) if path.name != CONFIG]
     copied, too_large = copied_companions(folder, beside)
     if not any(VOCABULARY.fullmatch(path.name) for path in beside):

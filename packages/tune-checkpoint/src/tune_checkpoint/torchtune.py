@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from tune_checkpoint.checkpoint import read_tensors
 from tune_checkpoint.companions import CONFIG
 from tune_checkpoint.errors import CheckpointNotFoundError, CorruptFileError, UnsupportedCheckpointError
-from tune_checkpoint.hf import companions
+from tune_checkpoint.hf import check_quantised, companions
 from tune_checkpoint.meta.assemble import Parts, decoder_sizes, plan_decoder
 from tune_checkpoint.meta.decoder import EMBEDDING, HEAD, NORM
 from tune_checkpoint.meta.hf_config import check_decoder, stated_sizes
@@ -172,6 +172,8 @@ def _plan_hf_names(
             f"{folder}: layers of the model in the files of this checkpoint: {len(present)}, in {CONFIG}: "
             f"{stated}; files are missing"
         )
+    if dtype is not None:
+        check_quantised(path, tensors, config)
     kept, corrected, told = without_tied(tensors, config)
     side_files, warnings = companions(folder, corrected, dtype)
     architecture = (config.get("architectures") or [config.get("model_type") or "unknown"])[0]
