@@ -39,6 +39,12 @@ TOP_NAMES = {
 MODEL = MetaModel(n_kv_heads=2, hidden_dim=80)
 
 
+@pytest.fixture
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder to write, outside of what is read."""
+    return tmp_path_factory.mktemp("converted") / "out"
+
+
 def config(model: MetaModel = MODEL, **changes: Any) -> dict[str, Any]:
     """What LitGPT writes: every setting there is."""
     return {
@@ -106,29 +112,29 @@ def config_of(folder: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("grouped", [False, True])
 @pytest.mark.parametrize("n_kv_heads", [None, 2, 1])
-def test_weights_come_over_bit_for_bit(tmp_path: Path, grouped: bool, n_kv_heads: int | None):
+def test_weights_come_over_bit_for_bit(tmp_path: Path, out: Path, grouped: bool, n_kv_heads: int | None):
     model = MetaModel(n_kv_heads=n_kv_heads, hidden_dim=80)
     weights = random_weights(model)
     write(tmp_path / "src", lit_weights(model, weights, grouped), model=model)
     assert detect_kind(tmp_path / "src") == "litgpt"
-    convert(tmp_path / "src", tmp_path / "out")
-    written, expected = load_file(tmp_path / "out" / "model.safetensors"), hf_weights(model, weights)
+    convert(tmp_path / "src", out)
+    written, expected = load_file(out / "model.safetensors"), hf_weights(model, weights)
     assert written.keys() == expected.keys()
     assert all(torch.equal(written[name], expected[name]) for name in expected)
 
 
-def test_matrix_whose_columns_lie_apart_is_read_by_rows(tmp_path: Path):
+def test_matrix_whose_columns_lie_apart_is_read_by_rows(tmp_path: Path, out: Path):
     weights = lit_weights(MODEL, random_weights(MODEL))
     name = "transformer.h.0.attn.qkv.weight"
     write(tmp_path / "src", weights | {name: weights[name].T.contiguous().T})
-    convert(tmp_path / "src" / "lit_model.pth", tmp_path / "out")
-    written = load_file(tmp_path / "out" / "model.safetensors")
+    convert(tmp_path / "src" / "lit_model.pth", out)
+    written = load_file(out / "model.safetensors")
     assert torch.equal(written["model.layers.0.self_attn.k_proj.weight"], weights[name][64:80])
 
 
-def test_config_says_what_model_config_does(tmp_path: Path):
+def test_config_says_what_model_config_does(tmp_path: Path, out: Path):
     write(tmp_path, lit_weights(MODEL, random_weights(MODEL)))
-    convert(tmp_path, tmp_path / "out")
+    convert(tmp_path, out)
     expected = {
         "architectures": ["LlamaForCausalLM"],
         "vocab_size": 96,
@@ -145,7 +151,7 @@ def test_config_says_what_model_config_does(tmp_path: Path):
         "tie_word_embeddings": False,
         "dtype": "bfloat16",
     }
-    written = config_of(tmp_path / "out")
+    written = config_of(out)
     assert {key: written[key] for key in expected} == expected
 
 
@@ -169,30 +175,32 @@ LLAMA3 = {"factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "orig
         ),
     ],
 )
-def test_rotary_scaling_comes_along(tmp_path: Path, changes: dict[str, Any], scaling: dict[str, Any]):
+def test_rotary_scaling_comes_along(
+    tmp_path: Path, out: Path, changes: dict[str, Any], scaling: dict[str, Any]
+):
     write(tmp_path, lit_weights(MODEL, random_weights(MODEL)), **changes)
-    convert(tmp_path, tmp_path / "out")
-    assert config_of(tmp_path / "out")["rope_scaling"] == scaling
+    convert(tmp_path, out)
+    assert config_of(out)["rope_scaling"] == scaling
 
 
-def test_files_of_the_trained_model_come_along(tmp_path: Path):
+def test_files_of_the_trained_model_come_along(tmp_path: Path, out: Path):
     write(tmp_path, lit_weights(MODEL, random_weights(MODEL)))
     (tmp_path / "config.json").write_text('{"bos_token_id": 7, "eos_token_id": [8, 9], "rope_theta": 1.0}')
     (tmp_path / "tokenizer.json").write_text("{}")
-    result = convert(tmp_path, tmp_path / "out", dtype="fp16")
+    result = convert(tmp_path, out, dtype="fp16")
     assert result.files == ("model.safetensors", "config.json", "tokenizer.json")
-    written = config_of(tmp_path / "out")
+    written = config_of(out)
     assert (written["bos_token_id"], written["eos_token_id"]) == (7, [8, 9])
     assert (written["rope_theta"], written["dtype"]) == (500000.0, "float16")
 
 
-def test_head_that_is_the_embedding_is_written_once(tmp_path: Path):
+def test_head_that_is_the_embedding_is_written_once(tmp_path: Path, out: Path):
     model = MetaModel(n_kv_heads=2, hidden_dim=80, is_tied=True)
     weights = lit_weights(model, random_weights(model))
     write(tmp_path, weights | {"lm_head.weight": weights["transformer.wte.weight"]})
-    convert(tmp_path, tmp_path / "out")
-    assert "lm_head.weight" not in load_file(tmp_path / "out" / "model.safetensors")
-    assert config_of(tmp_path / "out")["tie_word_embeddings"] is True
+    convert(tmp_path, out)
+    assert "lm_head.weight" not in load_file(out / "model.safetensors")
+    assert config_of(out)["tie_word_embeddings"] is True
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,12 @@ TUNE_NAMES = {
 MODEL = MetaModel(n_kv_heads=2)
 
 
+@pytest.fixture
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder to write, outside of what is read."""
+    return tmp_path_factory.mktemp("converted") / "out"
+
+
 def tune_weights(weights: Weights) -> Weights:
     """torchtune turns heads as Meta does."""
     renamed: Weights = {}
@@ -70,7 +76,7 @@ def assert_converted(folder: Path, weights: Weights, model: MetaModel = MODEL) -
 
 @pytest.mark.parametrize("file", ["meta_model_0.pt", "model-00001-of-00001.bin"])
 @pytest.mark.parametrize("beside", ["config.json", "params.json"])
-def test_metas_names_are_read(tmp_path: Path, file: str, beside: str):
+def test_metas_names_are_read(tmp_path: Path, out: Path, file: str, beside: str):
     weights = random_weights(MODEL)
     torch.save(weights, tmp_path / file)
     if beside == "config.json":
@@ -78,14 +84,14 @@ def test_metas_names_are_read(tmp_path: Path, file: str, beside: str):
     else:
         (tmp_path / beside).write_text(json.dumps(MODEL.params_json()))
     assert detect_kind(tmp_path) == "torchtune"
-    result = convert(tmp_path, tmp_path / "out")
-    assert_converted(tmp_path / "out", weights)
+    result = convert(tmp_path, out)
+    assert_converted(out, weights)
     assert result.kind == "torchtune"
     assert result.files[1] == "config.json"
 
 
 @pytest.mark.parametrize("is_tied", [False, True])
-def test_torchtunes_own_names_are_read(tmp_path: Path, is_tied: bool):
+def test_torchtunes_own_names_are_read(tmp_path: Path, out: Path, is_tied: bool):
     model = MetaModel(n_kv_heads=2, is_tied=is_tied)
     weights = random_weights(model)
     renamed = tune_weights(weights)
@@ -93,30 +99,30 @@ def test_torchtunes_own_names_are_read(tmp_path: Path, is_tied: bool):
         del renamed["output.weight"]
     torch.save(renamed, tmp_path / "torchtune_model_2.pt")
     write_config(tmp_path, model)
-    convert(tmp_path / "torchtune_model_2.pt", tmp_path / "out")
-    assert_converted(tmp_path / "out", weights, model)
-    assert (tmp_path / "out" / "config.json").read_bytes() == (tmp_path / "config.json").read_bytes()
+    convert(tmp_path / "torchtune_model_2.pt", out)
+    assert_converted(out, weights, model)
+    assert (out / "config.json").read_bytes() == (tmp_path / "config.json").read_bytes()
 
 
-def test_head_that_torchtune_added_to_a_tied_model_is_left_out(tmp_path: Path):
+def test_head_that_torchtune_added_to_a_tied_model_is_left_out(tmp_path: Path, out: Path):
     model = MetaModel(n_kv_heads=2, is_tied=True)
     weights = random_weights(model)
     torch.save(weights | {"output.weight": weights["output.weight"].clone()}, tmp_path / "meta_model_0.pt")
     write_config(tmp_path, model)
-    convert(tmp_path, tmp_path / "out")
-    assert_converted(tmp_path / "out", weights, model)
+    convert(tmp_path, out)
+    assert_converted(out, weights, model)
 
 
-def test_head_of_its_own_is_kept_though_the_config_calls_it_tied(tmp_path: Path):
+def test_head_of_its_own_is_kept_though_the_config_calls_it_tied(tmp_path: Path, out: Path):
     model = MetaModel(n_kv_heads=2, is_tied=True)
     weights = random_weights(model)
     (tmp_path / "model").mkdir()
     own = weights | {"output.weight": torch.flip(weights["output.weight"], [0])}
     torch.save(own, tmp_path / "model" / "meta_model_0.pt")
     write_config(tmp_path / "model", model)
-    warnings = convert(tmp_path / "model", tmp_path / "out").warnings
-    assert_converted(tmp_path / "out", own, MetaModel(n_kv_heads=2))
-    assert json.loads((tmp_path / "out" / "config.json").read_text())["tie_word_embeddings"] is False
+    warnings = convert(tmp_path / "model", out).warnings
+    assert_converted(out, own, MetaModel(n_kv_heads=2))
+    assert json.loads((out / "config.json").read_text())["tie_word_embeddings"] is False
     assert any("output.weight is not the same as the embedding" in warning for warning in warnings)
 
 
@@ -129,22 +135,22 @@ def write_hf_shards(folder: Path, epoch: int, model: MetaModel = MODEL) -> Weigh
     return weights
 
 
-def test_hugging_faces_names_are_read_from_all_files(tmp_path: Path):
+def test_hugging_faces_names_are_read_from_all_files(tmp_path: Path, out: Path):
     weights = write_hf_shards(tmp_path, epoch=0)
     write_config(tmp_path)
-    convert(tmp_path, tmp_path / "out")
-    assert_converted(tmp_path / "out", weights)
+    convert(tmp_path, out)
+    assert_converted(out, weights)
 
 
-def test_one_of_several_epochs_is_named_by_a_file(tmp_path: Path):
+def test_one_of_several_epochs_is_named_by_a_file(tmp_path: Path, out: Path):
     write_hf_shards(tmp_path, epoch=0, model=MetaModel(n_kv_heads=4))
     weights = write_hf_shards(tmp_path, epoch=1)
     write_config(tmp_path)
     message = r"2 checkpoints \(hf_model_0001_0.pt, hf_model_0001_1.pt\); name the file of one"
     with pytest.raises(UnsupportedCheckpointError, match=message):
         plan(tmp_path)
-    convert(tmp_path / "hf_model_0002_1.pt", tmp_path / "out")
-    assert_converted(tmp_path / "out", weights)
+    convert(tmp_path / "hf_model_0002_1.pt", out)
+    assert_converted(out, weights)
 
 
 @pytest.mark.parametrize(
