@@ -134,7 +134,7 @@ def test_head_that_is_a_copy_of_the_embedding_is_the_embedding(tmp_path: Path, n
 
 
 def test_head_that_differs_in_its_last_number_stays(tmp_path: Path):
-    model, weights = write(tmp_path / "src", MetaModel(vocab_size=4096, params=SCALED))
+    model, weights = write(tmp_path / "src", MetaModel(vocab_size=40960, params=SCALED))
     weights["output.weight"] = weights["tok_embeddings.weight"].clone()
     weights["output.weight"][-1, -1] += 1
     rewrite(tmp_path / "src" / "consolidated.00.pth", **weights)

@@ -8,15 +8,13 @@ meta-llama/llama-models uses them; for the embedding `ParallelEmbedding` (column
 `VocabParallelEmbedding` (rows) since.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from operator import eq
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 from msgspec.structs import replace
 
 from tune_checkpoint.errors import CorruptFileError, UnsupportedCheckpointError
-from tune_checkpoint.mapped import MappedFile
 from tune_checkpoint.meta.decoder import (
     EMBEDDING,
     HEAD,
@@ -28,11 +26,9 @@ from tune_checkpoint.meta.decoder import (
 )
 from tune_checkpoint.plan import ReorderHeads, TensorPlan, TensorSlice
 from tune_checkpoint.planning import planned
+from tune_checkpoint.tied import has_same_values
 
 UP, VALUE = "feed_forward.w1.weight", "attention.wv.weight"
-
-COMPARED_BYTES = 1 << 18
-"""Of two tensors at a time."""
 
 
 class Parts:
@@ -195,23 +191,7 @@ def _is_tied(parts: Parts, embedding: Sequence[TensorSlice], needs_head: bool) -
     """Whether the head is absent, or in every part the embedding or a copy of it."""
     if HEAD not in parts and not needs_head:
         return True
-    return all(map(_is_copy, parts.pieces(HEAD), embedding))
-
-
-def _is_copy(one: TensorSlice, other: TensorSlice) -> bool:
-    """Whether two tensors are one, or hold the same bytes in the same order."""
-    if is_same(one, other):
-        return True
-    if one.strides or other.strides or (one.shape, one.dtype) != (other.shape, other.dtype):
-        return False
-    # Of two that differ, the first bytes do: all are read only if there is one to be left out.
-    return all(map(eq, _blocks(one), _blocks(other)))
-
-
-def _blocks(tensor: TensorSlice) -> Iterator[bytes]:
-    content = MappedFile(Path(tensor.path)).read(tensor.offset, tensor.nbytes, f"tensor {tensor.name!r}")
-    for start in range(0, tensor.nbytes, COMPARED_BYTES):
-        yield bytes(content[start : start + COMPARED_BYTES])
+    return all(map(has_same_values, parts.pieces(HEAD), embedding))
 
 
 def _without_copies(pieces: list[TensorSlice], sizes: DecoderSizes) -> list[TensorSlice]:
