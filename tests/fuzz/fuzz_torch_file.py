@@ -22,7 +22,7 @@ from fuzz.pickles import (
 from tune_checkpoint.dtypes import ITEM_BYTES
 from tune_checkpoint.mapped import MappedFile
 from tune_checkpoint.torch_file.layout import torch_layout
-from tune_checkpoint.torch_file.reader import is_torch_file, read_torch_file
+from tune_checkpoint.torch_file.reader import read_torch_file
 
 _PART = tuple_of(text("1"), number(2), number(3))
 _VIEW = storage("0", "FloatStorage", 6, _PART)
@@ -63,7 +63,6 @@ _TOKENS = (
 def read(path: Path) -> None:
     """Read a file; what is read lies in it."""
     file = MappedFile(path)
-    is_torch_file(file)
     for found in read_torch_file(file):
         reach = found.nbytes
         if found.strides is not None:

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from tune_checkpoint import CheckpointError, TensorSlice, UnsupportedCheckpointError
+from tune_checkpoint.checkpoint import format_of
 from tune_checkpoint.mapped import MappedFile
-from tune_checkpoint.torch_file.reader import is_torch_file, read_torch_file
+from tune_checkpoint.torch_file.reader import read_torch_file
 from tune_checkpoint.torch_file.values import DTYPES
 
 FORMATS = {"zip": True, "legacy": False}
@@ -229,28 +230,27 @@ def test_an_expanded_tensor_that_the_file_has_no_room_for_is_called_that(tmp_pat
         read(path)
 
 
-def test_torch_files_are_told_from_others(tmp_path: Path, form: str):
-    content = save({"w": torch.ones(1)}, tmp_path / "x.pt", form, protocol=4).read_bytes()
+def test_torch_files_are_told_from_others_without_their_names(tmp_path: Path, form: str):
+    content = save({"w": torch.ones(1)}, tmp_path / "x.pt", form).read_bytes()
     save_file({"w": torch.ones(1)}, tmp_path / "x.safetensors")
-    others = {
-        "empty": b"",
-        "short": content[:3],
-        "zip": b"PK\3\4" + bytes(60),
-        "other pickle": b"\x80\2}.",
-        "safetensors": (tmp_path / "x.safetensors").read_bytes(),
-    }
-    assert is_torch_file(MappedFile(tmp_path / "x.pt"))
-    (tmp_path / "cut").write_bytes(content[:200])
-    assert is_torch_file(MappedFile(tmp_path / "cut"))
-    for name, other in others.items():
+    for name, start in (("whole", content), ("cut", content[:200])):
+        (tmp_path / name).write_bytes(start)
+        assert format_of(tmp_path / name) == "torch"
+    (tmp_path / "other").write_bytes((tmp_path / "x.safetensors").read_bytes())
+    assert format_of(tmp_path / "other") == "safetensors"
+    for name, other in {"empty": b"", "short": content[:3], "pickle": b"\x80\2}."}.items():
         (tmp_path / name).write_bytes(other)
-        assert not is_torch_file(MappedFile(tmp_path / name)), name
+        with pytest.raises(
+            UnsupportedCheckpointError, match=r"not a file of safetensors, GGUF or torch\.save"
+        ):
+            format_of(tmp_path / name)
 
 
 def test_reading_loads_neither_numpy_nor_torch(tmp_path: Path, form: str):
     code = """
 import sys
 from pathlib import Path
+from tune_checkpoint.checkpoint import format_of
 from tune_checkpoint.mapped import MappedFile
 from tune_checkpoint.torch_file.reader import read_torch_file
 read_torch_file(MappedFile(Path(sys.argv[1])))

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tune_checkpoint.errors import CheckpointError, CorruptFileError, UnsupportedCheckpointError
+from tune_checkpoint.errors import CorruptFileError, UnsupportedCheckpointError
 from tune_checkpoint.mapped import MappedFile
 from tune_checkpoint.plan import TensorSlice
 from tune_checkpoint.torch_file.legacy import is_legacy, read_legacy
@@ -12,23 +12,10 @@ from tune_checkpoint.torch_file.place import place
 from tune_checkpoint.torch_file.state_dict import named_tensors
 from tune_checkpoint.torch_file.unpickler import unpickle
 from tune_checkpoint.torch_file.values import Span
-from tune_checkpoint.torch_file.zip_entries import LOCAL_MAGIC, first_name, read_entries
+from tune_checkpoint.torch_file.zip_entries import read_entries
 
 PICKLE_NAME = "data.pkl"
 STORAGE_FOLDER = "data/"
-
-
-def is_torch_file(file: MappedFile) -> bool:
-    """Whether `torch.save` wrote a file, by its first bytes. It may be damaged all the same."""
-    if bytes(file.view[:4]) != LOCAL_MAGIC:
-        return is_legacy(file)
-    # torch writes the pickle first; what packs a file again may have another order.
-    if first_name(file).endswith(f"/{PICKLE_NAME}".encode()):
-        return True
-    try:
-        return PICKLE_NAME in read_entries(file)
-    except CheckpointError:
-        return False
 
 
 def read_torch_file(file: MappedFile) -> tuple[TensorSlice, ...]:

@@ -80,13 +80,6 @@ def read_entries(file: MappedFile) -> dict[str, Span]:
     return _below_root(file, entries)
 
 
-def first_name(file: MappedFile) -> bytes:
-    """The name of the entry that the file begins with, as far as the file has it."""
-    header = file.view[: LOCAL.size]
-    length = LOCAL.unpack(header)[9] if len(header) == LOCAL.size else 0
-    return bytes(file.view[LOCAL.size : LOCAL.size + length])
-
-
 def _find_directory(file: MappedFile) -> tuple[int, int, int]:
     """Offset and size of the directory, and the number of its entries, from the records at the end."""
     at = file.size - END.size
