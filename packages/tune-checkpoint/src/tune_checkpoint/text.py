@@ -12,7 +12,7 @@ from tune_checkpoint.plain import printable_line
 
 if TYPE_CHECKING:
     from tune_checkpoint._diff import Difference, OnlyIn, TensorDifference
-    from tune_checkpoint._inspect import Inspection
+    from tune_checkpoint._inspect import Inspection, TensorInfo
     from tune_checkpoint._verify import Verification
     from tune_checkpoint.listing import AnyKind
 
@@ -98,7 +98,8 @@ def inspection_lines(found: "Inspection", *, tensors: bool = False) -> list[str]
     for label, text in facts:
         if text:
             lines.extend(labelled(label, text))
-    return printable([*lines, "", *_tensor_lines(found, each=tensors)])
+    listed = _each_line(found.tensors) if tensors else _folded_lines(found.tensors)
+    return printable([*lines, "", *listed])
 
 
 def verification_lines(found: "Verification") -> list[str]:
@@ -129,7 +130,7 @@ def difference_lines(found: "Difference") -> list[str]:
     lines = [f"A  {found.a}", f"B  {found.b}"]
     for side, only in (("A", found.only_in_a), ("B", found.only_in_b)):
         if only:
-            lines += ["", f"only in {side}: {_counted(len(only), 'tensor')}", *_only_lines(only)]
+            lines += ["", f"only in {side}: {_counted(len(only), 'tensor')}", *_folded_lines(only)]
     by_shape = [tensor for tensor in found.tensors if tensor.num_different is None]
     if by_shape:
         lines += ["", f"other shapes: {_counted(len(by_shape), 'tensor')}", *_shape_lines(by_shape)]
@@ -198,20 +199,12 @@ def _files(found: "Inspection") -> str:
     return ", ".join(names[:MAX_FILES]) + more
 
 
-def _tensor_lines(found: "Inspection", *, each: bool) -> list[str]:
-    tensors = found.tensors
-    if each:
-        return table([(t.name, str(list(t.shape)), t.dtype) for t in tensors])
-    groups = fold((t.name, (t.dtype, t.shape)) for t in tensors)
-    firsts = [tensors[group.members[0]] for group in groups]
-    rows = [
-        (group.name, str(list(t.shape)), t.dtype, times(group.count))
-        for group, t in zip(groups, firsts, strict=True)
-    ]
-    return cut(table(rows))
+def _each_line(tensors: "Sequence[TensorInfo]") -> list[str]:
+    return table([(t.name, str(list(t.shape)), t.dtype) for t in tensors])
 
 
-def _only_lines(tensors: "Sequence[OnlyIn]") -> list[str]:
+def _folded_lines(tensors: "Sequence[TensorInfo | OnlyIn]") -> list[str]:
+    """A line for each group of layers."""
     groups = fold((t.name, (t.dtype, t.shape)) for t in tensors)
     firsts = [tensors[group.members[0]] for group in groups]
     rows = [
