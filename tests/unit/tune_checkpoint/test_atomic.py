@@ -317,8 +317,10 @@ def test_folders_are_refused_by_what_is_in_them(tmp_path: Path):
         UnsupportedCheckpointError, match=r"src: no checkpoint that can be read; found notes.txt"
     ):
         convert(tmp_path / "src", tmp_path / "out")
-    (tmp_path / "src" / "adapter_config.json").write_text('{"base_model_name_or_path": "base"}')
-    with pytest.raises(UnsupportedCheckpointError, match=r"tune convert-ckpt base --adapter .*src"):
+    (tmp_path / "src" / "adapter_config.json").write_text('{"base_model_name_or_path": "a; b"}')
+    with pytest.raises(
+        UnsupportedCheckpointError, match=r"\n  tune-checkpoint merge 'a; b' \S*src --output-dir DIR"
+    ):
         convert(tmp_path / "src", tmp_path / "out")
 
 

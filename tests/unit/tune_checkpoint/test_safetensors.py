@@ -252,14 +252,25 @@ def test_tensor_of_the_index_that_is_in_no_shard_is_named(tmp_path: Path):
 def test_missing_shard_is_named(tmp_path: Path):
     write_checkpoint(tmp_path, outs({"a": ARRAYS["a"], "b": ARRAYS["a"]}), max_shard_size=30)
     (tmp_path / "model-00002-of-00002.safetensors").unlink()
-    with pytest.raises(CheckpointNotFoundError, match=r"model-00002-of-00002.safetensors: cannot be read"):
+    with pytest.raises(
+        CheckpointNotFoundError,
+        match=r"model-00002-of-00002.safetensors: cannot be read: No such.*index.json names it: download",
+    ):
         open_checkpoint(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("file_name", "message"),
     [
-        ("lit_model.pth", r"found lit_model.pth\n  to make a Hugging Face folder of it: `tune convert-ckpt "),
+        (
+            "lit_model.pth",
+            r"found lit_model.pth\n  to make a Hugging Face folder of it: `tune-checkpoint convert ",
+        ),
+        (
+            "model-00001-of-00002.safetensors",
+            r"1 files like .*, but not model.safetensors.index.json.*; download",
+        ),
+        ("pytorch_model-00001-of-00002.bin", r"1 files like .*, but not pytorch_model.bin.index.json"),
         ("notes.txt", "no model.safetensors, .* or pytorch_model.bin.index.json; found notes.txt"),
     ],
 )
@@ -275,6 +286,15 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path, name: str):
     for path in (tmp_path, tmp_path / name) if name.startswith("model") else (tmp_path / name,):
         with pytest.raises(CheckpointNotFoundError, match=rf"{name}: cannot be read: it is no regular file"):
             open_checkpoint(path)
+
+
+def test_link_that_leads_nowhere_is_named(tmp_path: Path):
+    (tmp_path / "model.safetensors").symlink_to("../../blobs/0123")
+    with pytest.raises(
+        CheckpointNotFoundError,
+        match=r"model.safetensors: a link to ../../blobs/0123, which is not there; dow",
+    ):
+        open_checkpoint(tmp_path)
 
 
 def test_missing_path_and_foreign_file_are_named(tmp_path: Path):

@@ -1,6 +1,7 @@
 """`open_checkpoint`: any checkpoint that this package reads, as a mapping from name to lazy tensor."""
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -204,7 +205,7 @@ def _read_shards(folder: Path, index: Path) -> tuple[TensorSlice, ...]:
     weight_map = read_index(index)
     tensors: dict[str, TensorSlice] = {}
     for file_name in dict.fromkeys(weight_map.values()):
-        for tensor in _read_file(MappedFile(folder / file_name)):
+        for tensor in _read_file(_shard(index, file_name)):
             # A tensor that the index places elsewhere or not at all is not part of the checkpoint.
             if weight_map.get(tensor.name) == file_name:
                 tensors[tensor.name] = tensor
@@ -217,13 +218,35 @@ def _read_shards(folder: Path, index: Path) -> tuple[TensorSlice, ...]:
     return tuple(tensors.values())
 
 
+def _shard(index: Path, file_name: str) -> MappedFile:
+    try:
+        return MappedFile(index.parent / file_name)
+    except CheckpointNotFoundError as error:
+        raise CheckpointNotFoundError(
+            f"{error}; {index.name} names it: download it from where the other files came from"
+        ) from error
+
+
 def _no_weights(folder: Path) -> str:
+    names = sorted(path.name for path in folder.iterdir())
+    for name in (WEIGHTS_NAME, INDEX_NAME, BIN_NAME, BIN_INDEX_NAME):
+        if name in names:
+            return (
+                f"{folder / name}: a link to {(folder / name).readlink()}, which is not there; "
+                "download the model again, or copy the folder with what its links lead to"
+            )
+    shards = [match for name in names if (match := SHARD.fullmatch(name))]
+    if shards:
+        index = INDEX_NAME if shards[0][2] == "safetensors" else BIN_INDEX_NAME
+        return (
+            f"{folder}: {len(shards)} files like {shards[0][0]}, but not {index}, which says what is in "
+            "which; download it from where the model came from"
+        )
     looked_for = f"{WEIGHTS_NAME}, {INDEX_NAME}, {BIN_NAME} or {BIN_INDEX_NAME}"
-    others = sorted(path.name for path in folder.iterdir() if path.suffix in (".pth", ".pt"))
+    others = [name for name in names if name.endswith((".pth", ".pt"))]
     if others:
         return (
-            f"{folder}: no {looked_for}; found {', '.join(others)}\n"
-            f"  to make a Hugging Face folder of it: `tune convert-ckpt {folder} --output-dir DIR`"
+            f"{folder}: no {looked_for}; found {', '.join(others)}\n  to make a Hugging Face folder of it: "
+            f"`tune-checkpoint convert {shlex.quote(str(folder))} --output-dir DIR`"
         )
-    found = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
-    return f"{folder}: no {looked_for}; found {found}"
+    return f"{folder}: no {looked_for}; found {', '.join(names[:8]) or 'nothing'}"

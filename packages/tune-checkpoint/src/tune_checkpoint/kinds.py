@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from tune_checkpoint.checkpoint import (
     BIN_INDEX_NAME,
     BIN_NAME,
     INDEX_NAME,
+    SHARD,
     WEIGHTS_NAME,
     format_of,
     read_tensors,
@@ -54,6 +56,8 @@ def _kind_of_folder(folder: Path) -> Kind:
         return "gguf"
     if any(TORCHTUNE_FILE.fullmatch(name) for name in names):
         return "torchtune"
+    if any(SHARD.fullmatch(name) for name in names):
+        return "hf"  # whose reader says which index is missing
     if "adapter_config.json" in names:  # last: torchtune has one beside the merged weights, too
         raise UnsupportedCheckpointError(_adapter(folder))
     found = ", ".join(sorted(names)[:8]) or "nothing"
@@ -71,12 +75,12 @@ def _are_one_model(names: list[str]) -> bool:
 def _adapter(folder: Path) -> str:
     try:
         config: Any = json.loads((folder / "adapter_config.json").read_bytes())
-        base = config.get("base_model_name_or_path") or "BASE"
-    except (OSError, ValueError, AttributeError):
+        base = str(config.get("base_model_name_or_path") or "BASE")
+    except (OSError, ValueError, RecursionError, AttributeError):
         base = "BASE"
     return (
         f"{folder}: an adapter, and not a model; merge it into the model that it was trained on:\n"
-        f"  tune convert-ckpt {base} --adapter {folder} --output-dir DIR"
+        f"  tune-checkpoint merge {shlex.quote(base)} {shlex.quote(str(folder))} --output-dir DIR"
     )
 
 
