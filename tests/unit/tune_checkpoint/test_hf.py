@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from meta_checkpoints import MetaModel, random_weights
 from small_llama import CONFIG, small_weights, write_folder
-from tune_checkpoint import UnsupportedCheckpointError, convert
+from tune_checkpoint import CheckpointNotFoundError, CorruptFileError, UnsupportedCheckpointError, convert
 from tune_checkpoint.checkpoint import BIN_INDEX_NAME, INDEX_NAME
 
 
@@ -53,6 +53,15 @@ def test_a_shard_whose_model_nothing_names_is_refused(tmp_path: Path, index: obj
         match=r"model-00002-of-00003.safetensors: one of 3 files of a model.*into one folder, and give that",
     ):
         convert(tmp_path / "model" / "model-00002-of-00003.safetensors", tmp_path / "out")
+
+
+def test_shards_without_an_index_are_told(tmp_path: Path):
+    write_folder(tmp_path / "model", small_weights(), num_shards=3)
+    (tmp_path / "model" / INDEX_NAME).unlink()
+    with pytest.raises(
+        CheckpointNotFoundError, match=r"3 files like model-00001-of-00003.*, but not model.s"
+    ):
+        convert(tmp_path / "model", tmp_path / "out")
 
 
 @pytest.mark.parametrize("kind", ["hf", "torch"])
@@ -111,3 +120,12 @@ def test_quantised_weights_keep_their_type(tmp_path: Path, changes: dict[str, An
     convert(tmp_path / "model", tmp_path / "out")
     written = (tmp_path / "out" / "config.json").read_bytes()
     assert written == (tmp_path / "model" / "config.json").read_bytes()
+
+
+@pytest.mark.parametrize("value", [5, {"a": 1}, "LlamaForCausalLM", [3], [None]])
+def test_architectures_that_are_no_list_of_names_are_refused(tmp_path: Path, value: object):
+    write_folder(tmp_path / "model", small_weights(), CONFIG | {"architectures": value})
+    with pytest.raises(
+        CorruptFileError, match=r"config.json: architectures is .*; it is to be a list of names"
+    ):
+        convert(tmp_path / "model", tmp_path / "out")

@@ -13,7 +13,7 @@ from tune_checkpoint.companions import (
     find_strangers,
 )
 from tune_checkpoint.dtypes import TORCH_NAMES
-from tune_checkpoint.errors import UnsupportedCheckpointError
+from tune_checkpoint.errors import CorruptFileError, UnsupportedCheckpointError
 from tune_checkpoint.kinds import kind_of_tensors
 from tune_checkpoint.plan import Kind, Plan, SideFile, TensorSlice
 from tune_checkpoint.planning import copied_file, is_object, json_file, planned, read_json
@@ -49,11 +49,29 @@ def plan_hf(path: Path, dtype: str | None, kind: Kind) -> Plan:
         check_quantised(path, tensors, config)
     kept, corrected, untied = without_tied(tensors, config)
     files, warnings = companions(folder, corrected, dtype)
-    architecture = (config.get("architectures") or [config.get("model_type") or "unknown"])[0]
+    architecture = architecture_of(folder / CONFIG, config)
     plans = tuple(planned(tensor.name, [tensor], dtype) for tensor in kept)
     if path.is_dir() and (strangers := find_strangers(folder, _is_no_companion)):
         warnings = (*warnings, _left_behind(strangers))
-    return Plan(str(path), kind, str(architecture), plans, files, (*warnings, *untied))
+    return Plan(str(path), kind, architecture, plans, files, (*warnings, *untied))
+
+
+def architecture_of(where: Path, config: dict[str, Any]) -> str:
+    """The name that `config.json` gives the model.
+
+    Args:
+        where: the file, for the message.
+        config: what is in it.
+
+    Raises:
+        CorruptFileError: its list of names is none.
+    """
+    named = config.get("architectures")
+    if not named:
+        return str(config.get("model_type") or "unknown")
+    if not isinstance(named, list) or not isinstance(named[0], str):
+        raise CorruptFileError(f"{where}: architectures is {named!r}; it is to be a list of names")
+    return named[0]
 
 
 def _check_names(path: Path, tensors: Sequence[TensorSlice]) -> None:

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from tune_checkpoint.checkpoint import read_tensors
 from tune_checkpoint.companions import CONFIG
 from tune_checkpoint.errors import CheckpointNotFoundError, CorruptFileError, UnsupportedCheckpointError
-from tune_checkpoint.hf import check_quantised, companions
+from tune_checkpoint.hf import architecture_of, check_quantised, companions
 from tune_checkpoint.meta.assemble import Parts, decoder_sizes, plan_decoder
 from tune_checkpoint.meta.decoder import EMBEDDING, HEAD, NORM
 from tune_checkpoint.meta.hf_config import check_decoder, stated_sizes
@@ -176,6 +176,6 @@ def _plan_hf_names(
         check_quantised(path, tensors, config)
     kept, corrected, told = without_tied(tensors, config)
     side_files, warnings = companions(folder, corrected, dtype)
-    architecture = (config.get("architectures") or [config.get("model_type") or "unknown"])[0]
+    architecture = architecture_of(folder / CONFIG, config)
     plans = tuple(planned(tensor.name, [tensor], dtype) for tensor in kept)
-    return Plan(str(path), kind, str(architecture), plans, side_files, (*warnings, *told))
+    return Plan(str(path), kind, architecture, plans, side_files, (*warnings, *told))
