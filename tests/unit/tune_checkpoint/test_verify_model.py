@@ -60,9 +60,9 @@ def test_a_head_is_needed_where_the_embedding_is_not_tied(tmp_path: Path):
             {"num_hidden_layers": 10**12},
             "num_hidden_layers is 1000000000000, but there are 29 tensors in all",
         ),
-        ({"hidden_size": None}, "hidden_size is None; it must be a whole number above zero"),
-        ({"num_attention_heads": -4}, "num_attention_heads is -4; it must be"),
-        ({"head_dim": "8"}, "head_dim is '8'; it must be"),
+        ({"hidden_size": None}, "hidden_size is None; it is to be a positive whole number"),
+        ({"num_attention_heads": -4}, "num_attention_heads is -4; it is to be"),
+        ({"head_dim": "8"}, "head_dim is '8'; it is to be"),
     ],
 )
 def test_impossible_sizes_are_a_problem_of_the_configuration(

@@ -1,7 +1,7 @@
 """What every planner needs: from source tensors to a planned tensor, and small files."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
@@ -9,6 +9,9 @@ from tune_checkpoint.dtypes import FLOATS
 from tune_checkpoint.errors import CorruptFileError, ReadFailedError
 from tune_checkpoint.gguf.types import BLOCKS
 from tune_checkpoint.plan import Cast, Dequantise, Op, SideFile, TensorPlan, TensorSlice
+
+MAX_COUNT = 1 << 40
+"""Of anything that a configuration counts."""
 
 
 def planned(
@@ -87,4 +90,23 @@ def read_json(path: Path) -> dict[str, Any]:
         raise CorruptFileError(f"{path}: not valid JSON: {error}") from error
     if not is_object(value):
         raise CorruptFileError(f"{path}: not a JSON object")
+    return value
+
+
+def positive_count(where: Path | str, values: Mapping[str, Any], key: str, default: int | None = None) -> int:
+    """A whole number above zero of a configuration.
+
+    Args:
+        where: the file, for messages.
+        values: what it holds.
+        key: of the number.
+        default: what stands for it where it is missing or null; None demands it.
+
+    Raises:
+        CorruptFileError: it is something else, or larger than anything that is counted.
+    """
+    value = values.get(key)
+    value = default if value is None else value
+    if type(value) is not int or not 0 < value < MAX_COUNT:
+        raise CorruptFileError(f"{where}: {key} is {value!r}; it is to be a positive whole number")
     return value

@@ -1,6 +1,7 @@
 """Whether a decoder's tensors have the names and shapes that its `config.json` gives them."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ from tune_checkpoint.checks.problems import Problem, problem
 from tune_checkpoint.errors import CorruptFileError
 from tune_checkpoint.hf import BUFFERS
 from tune_checkpoint.plan import TensorPlan, TensorSlice
+from tune_checkpoint.planning import positive_count
 
 CONFIG = "config.json"
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
@@ -88,7 +90,7 @@ def check_shapes(tensors: Iterable[TensorSlice | TensorPlan], config: Mapping[st
     try:
         expected = expected_shapes(config, max_layers=len(found))
     except CorruptFileError as error:
-        return [problem("shapes", CONFIG, str(error))]
+        return [Problem("shapes", CONFIG, None, str(error))]
     is_tied = config.get("tie_word_embeddings", FAMILIES[config["model_type"]].is_tied)
     wrong = [
         (tensor, f"has shape {list(tensor.shape)}; {CONFIG} makes it {list(expected[name])}")
@@ -134,12 +136,14 @@ def expected_shapes(config: Mapping[str, Any], *, max_layers: int) -> dict[str, 
         CorruptFileError: a size is missing or impossible.
     """
     family = FAMILIES[config["model_type"]]
-    hidden, heads = _size(config, "hidden_size"), _size(config, "num_attention_heads")
-    layers = _size(config, "num_hidden_layers")
+    count = partial(positive_count, CONFIG, config)
+    hidden, heads, layers = count("hidden_size"), count("num_attention_heads"), count("num_hidden_layers")
     if layers > max_layers:
-        raise CorruptFileError(f"num_hidden_layers is {layers}, but there are {max_layers} tensors in all")
+        raise CorruptFileError(
+            f"{CONFIG}: num_hidden_layers is {layers}, but there are {max_layers} tensors in all"
+        )
     layer = dict(_layer(family, config, hidden, heads))
-    shapes: dict[str, Shape] = {EMBEDDING: (_size(config, "vocab_size"), hidden)}
+    shapes: dict[str, Shape] = {EMBEDDING: (count("vocab_size"), hidden)}
     for number in range(layers):
         shapes |= {f"model.layers.{number}.{name}": shape for name, shape in layer.items()}
     return {**shapes, "model.norm.weight": (hidden,), HEAD: shapes[EMBEDDING]}
@@ -147,9 +151,10 @@ def expected_shapes(config: Mapping[str, Any], *, max_layers: int) -> dict[str, 
 
 def _layer(family: Family, config: Mapping[str, Any], hidden: int, heads: int) -> Iterator[tuple[str, Shape]]:
     """Names below `model.layers.N.`, and shapes."""
-    head_dim = _size(config, "head_dim", family.head_dim or hidden // heads)
-    queries, keys = heads * head_dim, _size(config, "num_key_value_heads", heads) * head_dim
-    inner = _size(config, "intermediate_size")
+    count = partial(positive_count, CONFIG, config)
+    head_dim = count("head_dim", family.head_dim or hidden // heads)
+    queries, keys = heads * head_dim, count("num_key_value_heads", heads) * head_dim
+    inner = count("intermediate_size")
     projections = [("q_proj", queries), ("k_proj", keys), ("v_proj", keys)]
     if family.is_fused:
         projections = [("qkv_proj", queries + 2 * keys)]
@@ -184,12 +189,3 @@ def _feed_forward(
     yield "mlp.down_proj.weight", (hidden, inner)
     if has_biases:
         yield "mlp.down_proj.bias", (hidden,)
-
-
-def _size(config: Mapping[str, Any], key: str, default: int | None = None) -> int:
-    value = config.get(key)
-    if value is None and default is not None:
-        return default
-    if type(value) is not int or value <= 0:
-        raise CorruptFileError(f"{key} is {value!r}; it must be a whole number above zero")
-    return value

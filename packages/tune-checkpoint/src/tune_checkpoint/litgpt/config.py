@@ -4,12 +4,14 @@ Source: `Config` in litgpt/config.py of Lightning-AI/litgpt, whose defaults stan
 `build_rope_cache` in litgpt/model.py.
 """
 
+from functools import partial
 from math import inf
 
 from tune_checkpoint.errors import CorruptFileError, UnsupportedCheckpointError
 from tune_checkpoint.litgpt.flat_yaml import FlatYaml, Scalar
 from tune_checkpoint.meta.config import DecoderSettings
 from tune_checkpoint.meta.decoder import StatedSizes
+from tune_checkpoint.planning import positive_count
 
 LLAMA: dict[str, tuple[Scalar, Scalar]] = {
     "mlp_class_name": ("GptNeoxMLP", "LLaMAMLP"),
@@ -63,9 +65,10 @@ def stated_sizes(config: FlatYaml) -> StatedSizes:
     Raises:
         CorruptFileError: one is missing, no positive whole number, or contradicts another.
     """
-    hidden_size, num_heads = _count(config, "n_embd"), _count(config, "n_head")
-    num_kv_heads = _count(config, "n_query_groups", num_heads)
-    head_dim = _count(config, "head_size", hidden_size // num_heads)
+    count = partial(positive_count, config.path, config.values)
+    hidden_size, num_heads = count("n_embd"), count("n_head")
+    num_kv_heads = count("n_query_groups", num_heads)
+    head_dim = count("head_size", hidden_size // num_heads)
     if num_heads % num_kv_heads:
         raise CorruptFileError(
             f"{config.path}: {num_heads} query heads (n_head) do not share {num_kv_heads} key-value heads "
@@ -73,7 +76,7 @@ def stated_sizes(config: FlatYaml) -> StatedSizes:
         )
     if head_dim % 2:
         raise CorruptFileError(f"{config.path}: a head of {head_dim} elements cannot be rotated in halves")
-    return StatedSizes(hidden_size, _count(config, "n_layer"), num_heads, num_kv_heads, head_dim)
+    return StatedSizes(hidden_size, count("n_layer"), num_heads, num_kv_heads, head_dim)
 
 
 def decoder_settings(config: FlatYaml) -> DecoderSettings:
@@ -94,7 +97,7 @@ def decoder_settings(config: FlatYaml) -> DecoderSettings:
     return DecoderSettings(
         norm_eps=_number(config.values, config, "norm_eps", 1e-5),
         rope_theta=_number(config.values, config, "rope_base", 10_000.0),
-        max_position_embeddings=_count(config, "block_size", 4096),
+        max_position_embeddings=positive_count(config.path, config.values, "block_size", 4096),
         rope_scaling=scaling,
     )
 
@@ -118,14 +121,6 @@ def _rope_adjustments(config: FlatYaml) -> dict[str, str | float | int] | None:
         "high_freq_factor": _number(table, config, "high_freq_factor", 1.0),
         "original_max_position_embeddings": int(_number(table, config, "original_max_seq_len", 1.0)),
     }
-
-
-def _count(config: FlatYaml, key: str, default: int | None = None) -> int:
-    value = config.values.get(key)
-    value = default if value is None else value
-    if type(value) is not int or not 0 < value < 1 << 40:
-        raise CorruptFileError(f"{config.path}: {key} is {value!r}; it is to be a positive whole number")
-    return value
 
 
 def _number(values: dict[str, Scalar], config: FlatYaml, key: str, default: float) -> float:
