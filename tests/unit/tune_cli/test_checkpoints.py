@@ -43,6 +43,23 @@ def test_a_conversion_says_what_it_wrote_and_what_comes_next(tune_here, model, o
     assert folder in next_command
 
 
+@pytest.mark.parametrize(
+    ("gone", "command"),
+    [
+        (None, "tune run generate model="),
+        ("config.json", "tune inspect "),
+        ("tokenizer.json", "tune inspect "),
+    ],
+)
+def test_a_model_is_to_be_run_if_it_has_what_that_takes(tune_here, gone, command):
+    folder = write_folder(Path("model"), WEIGHTS)
+    if gone is not None:
+        (folder / gone).unlink()
+    said = tune_here("convert-ckpt", folder)
+    lines = said.out.splitlines()
+    assert lines[lines.index("next:") + 1].startswith(f"  {command}model-hf")
+
+
 def test_a_conversion_can_be_read_by_programs(tune_here, model):
     said = tune_here("convert-ckpt", model, "--json", "--no-verify", "-j", "2", "--max-shard-size", "10kB")
     result = json.loads(said.out)

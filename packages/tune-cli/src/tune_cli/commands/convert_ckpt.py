@@ -1,6 +1,7 @@
 """`tune convert-ckpt`."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -83,15 +84,16 @@ def convert_ckpt(
     if json:
         print_json(result)
     else:
-        print("\n".join(conversion_lines(result, next_commands=_next(result.output_dir, to))))
+        print("\n".join(conversion_lines(result, next_commands=_next(result.output_dir, result.files))))
     return 0
 
 
-def _next(folder: str, to: str) -> list[str]:
+def _next(folder: str, files: Sequence[str]) -> list[str]:
+    """What can be done with a folder: to run a model takes more than its weights."""
     from tune_recipes.catalog import shown
 
     name = shown(Path(folder))
-    if to != "hf":
+    if not {"config.json", "tokenizer.json"} <= set(files):
         return [f"tune inspect {name}"]
     return [
         f'tune run generate model={name} prompt="What is the capital of France?"',
