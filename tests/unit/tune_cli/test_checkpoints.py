@@ -75,7 +75,7 @@ def test_a_conversion_can_be_read_by_programs(tune_here, model):
 def test_what_a_terminal_would_obey_is_spelled_out(tune_here):
     evil = "\x1b]0;evil\x07\x9b2J"
     Path(evil).mkdir()
-    said = tune_here("convert-ckpt", ".")
+    said = tune_here("convert-ckpt", ".", "--output-dir", "../out")
     assert said.err.startswith(r"error: .: ")
     assert r"\x1b]0;evil\x07\x9b2J" in said.err
     assert not any(sign in said.err for sign in "\x1b\x07\x9b")
