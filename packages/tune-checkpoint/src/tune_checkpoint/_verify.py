@@ -60,8 +60,9 @@ def verify(path: Path | str, *, progress: Progress | None = None, jobs: int | No
     """Read a whole checkpoint and report all that is wrong with it.
 
     Looked at are the headers; the index, its total size and leftovers beside it; names and shapes against
-    the configuration, for families of models that are known; whether all values are finite; whether every
-    token has a row in the embedding; and the checksums of a `SHA256SUMS`, if there is one.
+    the configuration, for families of models that are known; whether all values are finite; the checksums
+    that files of torch.save have; whether every token has a row in the embedding; and the checksums of a
+    `SHA256SUMS`, if there is one.
 
     Args:
         path: a checkpoint of any kind, a PEFT adapter, or one file of either.
