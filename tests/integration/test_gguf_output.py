@@ -135,6 +135,19 @@ def test_transformers_reads_the_same_model_from_the_file(tmp_path: Path, kind: s
             assert torch.equal(loaded(torch.tensor([IDS])).logits, model(torch.tensor([IDS])).logits)
 
 
+@pytest.mark.parametrize("kind", [kind for kind in MODELS if kind != "llama3-scaling"])
+def test_model_that_comes_back_computes_what_it_did(tmp_path: Path, kind: str):
+    model = make_folder(kind, tmp_path / "hf")
+    convert(tmp_path / "hf", tmp_path / "out", to="gguf", quant="f32")
+    convert(tmp_path / "out", tmp_path / "back")
+    loaded: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "back", output_loading_info=True)
+    back, info = loaded
+    assert type(back) is type(model)
+    assert not any(info.values())
+    with torch.no_grad():
+        assert torch.equal(back(torch.tensor([IDS])).logits, model(torch.tensor([IDS])).logits)
+
+
 def test_rotary_factors_are_those_of_transformers(tmp_path: Path):
     model = make_folder("llama3-scaling", tmp_path / "hf")
     convert(tmp_path / "hf", tmp_path / "out", to="gguf")

@@ -23,6 +23,8 @@ from tune_checkpoint import (
     plan_conversion,
 )
 from tune_checkpoint.execute import BLOCK_BYTES, reordered, tensor_blocks
+from tune_checkpoint.gguf.config import assumed_settings
+from tune_checkpoint.gguf.metadata import Metadata
 from tune_checkpoint.gguf.rope import llama3_factors, llama3_scaling
 from tune_checkpoint.gguf.types import BLOCK_TYPES, BLOCKS, QUANTISABLE
 from tune_checkpoint.plan import ReorderHeads
@@ -215,7 +217,17 @@ def test_linear_scaling_is_kept(write_llama: WriteLlama, tmp_path: Path):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"arch": "gemma"}, UnsupportedCheckpointError, "architecture 'gemma' cannot.*supported: llama"),
+        (
+            {"arch": "gemma"},
+            UnsupportedCheckpointError,
+            "architecture 'gemma' cannot.*supported: llama, qwen2",
+        ),
+        ({"arch": "qwen2"}, CorruptFileError, "'blk.0.attn_q.bias' is missing"),
+        (
+            {"arch": "qwen2", "biases": True},
+            UnsupportedCheckpointError,
+            r"2 tensors are no part of a qwen2 model \(blk.0.attn_output.bias",
+        ),
         ({"metadata": {"llama.expert_count": 8}}, UnsupportedCheckpointError, "mixture of experts"),
         (
             {"metadata": {"split.count": 2, "split.no": 1}},
@@ -234,7 +246,7 @@ def test_linear_scaling_is_kept(write_llama: WriteLlama, tmp_path: Path):
         (
             {"extra": {"blk.0.attn_sinks.weight": np.zeros(4, np.float32)}},
             UnsupportedCheckpointError,
-            r"no part of a Llama model \(blk.0.attn_sinks.weight\)",
+            r"no part of a llama model \(blk.0.attn_sinks.weight\)",
         ),
         (
             {"drop": ("output_norm.weight",), "extra": {"output_norm.weight": np.ones(32, np.float32)}},
@@ -306,6 +318,12 @@ def test_written_file_says_it_is_for_pytorch(write_llama: WriteLlama, tmp_path: 
     convert(write_llama().path, tmp_path / "out")
     with safe_open(tmp_path / "out" / "model.safetensors", "np") as file:
         assert file.metadata() == {"format": "pt"}
+
+
+def test_settings_that_the_file_does_not_state_are_named():
+    stated = {"general.architecture": "llama", "llama.attention.layer_norm_rms_epsilon": 1e-5}
+    (warning,) = assumed_settings(Metadata(Path("model.gguf"), stated))
+    assert warning == "config.json: the file does not state llama.context_length; 2048 was written"
 
 
 def test_file_without_a_vocabulary_gives_a_warning(write_llama: WriteLlama, tmp_path: Path):

@@ -1,5 +1,6 @@
 """GGUF files made from Hugging Face folders, held against what the gguf package writes and quantises."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -211,6 +212,24 @@ def test_qwen2_keeps_the_order_of_its_heads(write_llama: WriteLlama, tmp_path: P
     for part, kind in (("weight", ml_dtypes.bfloat16), ("bias", np.float32)):
         expected = file.tensors[f"model.layers.1.self_attn.q_proj.{part}"].astype(ml_dtypes.bfloat16)
         assert contents(reader)[f"blk.1.attn_q.{part}"][2] == expected.astype(kind).tobytes()
+
+
+@pytest.mark.parametrize("is_tied", [True, False])
+def test_qwen2_comes_back_from_gguf(write_llama: WriteLlama, tmp_path: Path, is_tied: bool):
+    file = write_llama(biases=True, tied=is_tied)
+    tensors = {name: weights for name, weights in file.tensors.items() if not name.endswith("o_proj.bias")}
+    qwen2 = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "use_sliding_window": False}
+    source = write_hf(tmp_path / "hf", tensors, **qwen2, tie_word_embeddings=is_tied)
+    convert(source, tmp_path / "gguf", to="gguf")
+    assert convert(tmp_path / "gguf", tmp_path / "back").kind == "gguf"
+    back = open_checkpoint(tmp_path / "back")
+    assert set(back) == set(tensors)
+    for name, weights in tensors.items():
+        np.testing.assert_array_equal(back[name].numpy(), weights, err_msg=name)
+    before, after = (json.loads((tmp_path / name / "config.json").read_text()) for name in ("hf", "back"))
+    assert {key: after[key] for key in before} == before
+    convert(tmp_path / "gguf", tmp_path / "again", to="gguf")
+    assert contents(read_file(tmp_path / "again")) == contents(read_file(tmp_path / "gguf"))
 
 
 def test_every_tensor_is_aligned_and_the_file_ends_where_it_should(write_llama: WriteLlama, tmp_path: Path):

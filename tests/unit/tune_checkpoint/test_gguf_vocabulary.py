@@ -86,13 +86,14 @@ def test_byte_level_ids_survive_the_way_there_and_back(folder: Folder, split: st
     assert_same_ids(folder.back(), original, [*TEXTS, *LEADING_SPACES, "", "\x00"])
 
 
-def test_qwen2s_way_to_split_gets_its_name(folder: Folder):
+def test_qwen2s_way_to_split_and_to_normalise_survives(folder: Folder):
     tokenizer = byte_level(QWEN2_SPLIT, SIZE)
     tokenizer.normalizer = normalizers.NFC()
     folder.add(tokenizer=json.loads(tokenizer.to_str()))
-    plan = plan_conversion(folder.path, to="gguf")
-    assert b"qwen2" in plan.preamble
-    assert not [warning for warning in plan.warnings if "split" in warning]
+    found, warnings = folder.to_gguf()
+    assert found["pre"] == "qwen2"
+    assert warnings == ()
+    assert_same_ids(folder.back(), tokenizer, [*TEXTS, *LEADING_SPACES, ""])
     assert set(SPLIT_NAMES) == {LLAMA3_SPLIT, TEKKEN_SPLIT, QWEN2_SPLIT}
 
 

@@ -1,4 +1,4 @@
-"""`config.json` and `generation_config.json` of a Llama model, from GGUF metadata."""
+"""`config.json` and `generation_config.json` of a Llama or Qwen2 model, from GGUF metadata."""
 
 import struct
 from collections import Counter
@@ -15,7 +15,8 @@ from tune_checkpoint.meta.config import DEFAULT_THETA, DecoderSettings, EndToken
 from tune_checkpoint.meta.config import model_config as config_of_decoder
 from tune_checkpoint.plan import TensorPlan, TensorSlice
 
-DEFAULT_CONTEXT = 2048
+CONTEXT, NORM_EPS = "context_length", "attention.layer_norm_rms_epsilon"
+DEFAULT_CONTEXT, DEFAULT_NORM_EPS = 2048, 1e-6
 
 
 def model_config(
@@ -36,6 +37,16 @@ def model_config(
     return config_of_decoder(shape, _settings(header, shape), _main_dtype(tensors), tokens)
 
 
+def assumed_settings(metadata: Metadata) -> list[str]:
+    """Warnings of what `config.json` states though the file does not."""
+    defaults = {CONTEXT: DEFAULT_CONTEXT, NORM_EPS: DEFAULT_NORM_EPS}
+    return [
+        f"config.json: the file does not state {metadata.model_key(name)}; {default:g} was written"
+        for name, default in defaults.items()
+        if metadata.model_key(name) not in metadata
+    ]
+
+
 def generation_config(metadata: Metadata, ids: dict[str, int]) -> dict[str, Any]:
     """`generation_config.json`: the token ids; generation ends at any token that ends a turn."""
     ends = [
@@ -52,19 +63,19 @@ def generation_config(metadata: Metadata, ids: dict[str, int]) -> dict[str, Any]
 
 def _settings(header: GgufHeader, shape: LlamaShape) -> DecoderSettings:
     metadata = header.metadata
-    theta = metadata.positive_number("llama.rope.freq_base", DEFAULT_THETA)
-    window = metadata.positive_int("llama.attention.sliding_window")
+    theta = metadata.positive_number(metadata.model_key("rope.freq_base"), DEFAULT_THETA)
+    window = metadata.positive_int(metadata.model_key("attention.sliding_window"))
     if window is not None and shape.biases:
         raise UnsupportedCheckpointError(
-            f"{metadata.path}: a sliding window (llama.attention.sliding_window) together with biases; "
-            "neither Llama nor Mistral of Hugging Face has both"
+            f"{metadata.path}: a sliding window ({metadata.model_key('attention.sliding_window')}) together "
+            "with biases; models with either alone can be converted"
         )
     return DecoderSettings(
-        norm_eps=metadata.positive_number("llama.attention.layer_norm_rms_epsilon", 1e-6),
+        norm_eps=metadata.positive_number(metadata.model_key(NORM_EPS), DEFAULT_NORM_EPS),
         rope_theta=theta,
-        max_position_embeddings=metadata.positive_int("llama.context_length") or DEFAULT_CONTEXT,
+        max_position_embeddings=metadata.positive_int(metadata.model_key(CONTEXT)) or DEFAULT_CONTEXT,
         rope_scaling=_rope_scaling(header, shape.head_dim, theta),
-        model_type="llama" if window is None else "mistral",
+        model_type=shape.architecture if window is None else "mistral",
         sliding_window=window,
         attention_bias=shape.attention_bias,
         mlp_bias=shape.mlp_bias,
@@ -73,16 +84,16 @@ def _settings(header: GgufHeader, shape: LlamaShape) -> DecoderSettings:
 
 def _rope_scaling(header: GgufHeader, head_dim: int, theta: float) -> dict[str, Any] | None:
     metadata = header.metadata
-    kind = metadata.text("llama.rope.scaling.type")
+    kind = metadata.text(metadata.model_key("rope.scaling.type"))
     freqs = next((tensor for tensor in header.tensors if tensor.name == ROPE_FREQS), None)
     if kind in (None, "none"):
         # llama.cpp applies the factors whatever the type says.
         return None if freqs is None else _scaling_from_factors(freqs, head_dim, theta)
     if kind == "linear" and freqs is None:
-        factor = metadata.positive_number("llama.rope.scaling.factor", 1.0)
+        factor = metadata.positive_number(metadata.model_key("rope.scaling.factor"), 1.0)
         return {"rope_type": "linear", "factor": factor} if factor != 1.0 else None
     raise UnsupportedCheckpointError(
-        f"{header.path}: rotary scaling of type {kind!r} (llama.rope.scaling.type); "
+        f"{header.path}: rotary scaling of type {kind!r} ({metadata.model_key('rope.scaling.type')}); "
         "models without, with linear and with llama3 scaling can be converted"
     )
 

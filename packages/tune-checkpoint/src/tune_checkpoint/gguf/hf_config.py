@@ -12,16 +12,14 @@ from tune_checkpoint.errors import CorruptFileError, UnsupportedCheckpointError
 from tune_checkpoint.gguf.encode import float32, text, uint32
 from tune_checkpoint.gguf.llama import LlamaShape
 from tune_checkpoint.gguf.rope import llama3_factors
-from tune_checkpoint.meta.config import DEFAULT_THETA
+from tune_checkpoint.meta.config import DEFAULT_THETA, LLAMA, MISTRAL, MODEL_TYPES, QWEN2
 from tune_checkpoint.plan import Plan
 
 Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Positive = Annotated[float, Meta(gt=0, le=1e30)]
 
-FAMILIES = {"LlamaForCausalLM": "llama", "MistralForCausalLM": "llama", "Qwen2ForCausalLM": "qwen2"}
+FAMILIES = {LLAMA: "llama", MISTRAL: "llama", QWEN2: "qwen2"}
 """Name of the architecture in Hugging Face -> in GGUF."""
-MODEL_TYPES = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM"}
-"""`model_type` -> the architecture, where a config states no other."""
 
 
 class RopeParameters(Struct, frozen=True):
@@ -136,7 +134,7 @@ def model_pairs(config: HfConfig, shape: LlamaShape) -> dict[str, bytes]:
     }
     if rope.kind == "linear":
         values |= {"rope.scaling.type": text("linear"), "rope.scaling.factor": float32(rope.factor or 1.0)}
-    if config.architecture == "MistralForCausalLM" and config.sliding_window is not None:
+    if config.architecture == MISTRAL and config.sliding_window is not None:
         values["attention.sliding_window"] = uint32(config.sliding_window)
     return {f"{FAMILIES[config.architecture]}.{key}": value for key, value in values.items()}
 
@@ -160,7 +158,7 @@ def _refuse_variants(config: HfConfig, where: str) -> None:
         reason = f"rotary scaling of type {rope.kind!r}"
     elif config.partial_rotary_factor != 1 or rope.partial_rotary_factor != 1:
         reason = "heads that are rotated in part (partial_rotary_factor)"
-    elif config.architecture == "Qwen2ForCausalLM" and config.use_sliding_window:
+    elif config.architecture == QWEN2 and config.use_sliding_window:
         reason = "a sliding window (use_sliding_window)"
     if reason:
         raise UnsupportedCheckpointError(f"{where}: {reason} cannot be written as GGUF")

@@ -1,4 +1,4 @@
-"""The Llama family in GGUF: which tensors a model has, under which names, in which shapes."""
+"""The Llama family and Qwen2 in GGUF: which tensors a model has, under which names, in which shapes."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,15 +33,21 @@ LAYER_TENSORS = {
 V: vocabulary, H: hidden, Q: query heads x head_dim, K: key-value heads x head_dim, F: feed-forward."""
 
 ATTENTION_BIASES = ("attn_q.bias", "attn_k.bias", "attn_v.bias", "attn_output.bias")
+QWEN2_BIASES = ATTENTION_BIASES[:3]
 MLP_BIASES = ("ffn_gate.bias", "ffn_up.bias", "ffn_down.bias")
 
 EMBEDDING, NORM, HEAD = "token_embd.weight", "output_norm.weight", "output.weight"
 ROPE_FREQS = "rope_freqs.weight"
 
+ARCHITECTURES = ("llama", "qwen2")
+"""What `general.architecture` may be: Llama, Mistral, SmolLM2 and their kin all go by the first."""
+
 
 class LlamaShape(DecoderSizes, frozen=True):
-    """The sizes of a model, as its metadata and tensor table state them, and the biases that it has."""
+    """The sizes of a model, as its metadata and tensor table state them, and what its architecture has."""
 
+    architecture: str
+    """One of ARCHITECTURES."""
     biases: tuple[str, ...]
     """The biases that each layer has, by their names in LAYER_TENSORS."""
 
@@ -65,30 +71,29 @@ def read_shape(header: GgufHeader) -> LlamaShape:
     """
     metadata = header.metadata
     by_name = {tensor.name: tensor for tensor in header.tensors}
+    architecture = _architecture(metadata)
     _refuse_variants(metadata)
-    num_layers = metadata.required_int("llama.block_count")
+    num_layers = metadata.required_int(metadata.model_key("block_count"))
     if num_layers > len(by_name):
         raise CorruptFileError(
-            f"{header.path}: llama.block_count is {num_layers}, but there are fewer tensors"
+            f"{header.path}: {metadata.model_key('block_count')} is {num_layers}, but there are fewer tensors"
         )
     if EMBEDDING not in by_name:
         raise CorruptFileError(f"{header.path}: tensor {EMBEDDING!r} is missing")
-    num_heads = metadata.required_int("llama.attention.head_count")
-    hidden_size = metadata.required_int("llama.embedding_length")
+    num_heads = metadata.required_int(metadata.model_key("attention.head_count"))
+    hidden_size = metadata.required_int(metadata.model_key("embedding_length"))
     return LlamaShape(
         # The embedding knows best: llama.vocab_size is missing from older files.
         vocab_size=by_name[EMBEDDING].shape[0],
         hidden_size=hidden_size,
-        intermediate_size=metadata.required_int("llama.feed_forward_length"),
+        intermediate_size=metadata.required_int(metadata.model_key("feed_forward_length")),
         num_hidden_layers=num_layers,
         num_attention_heads=num_heads,
         num_key_value_heads=_key_value_heads(metadata, num_heads),
         head_dim=_head_dim(metadata, hidden_size, num_heads),
         is_tied=HEAD not in by_name,
-        biases=(
-            *_biases(header.path, by_name, ATTENTION_BIASES),
-            *_biases(header.path, by_name, MLP_BIASES),
-        ),
+        architecture=architecture,
+        biases=QWEN2_BIASES if architecture == "qwen2" else _llama_biases(header.path, by_name),
     )
 
 
@@ -120,17 +125,30 @@ def plan_tensors(header: GgufHeader, shape: LlamaShape, dtype: str | None) -> tu
     if remaining:
         names = ", ".join(sorted(remaining)[:3])
         raise UnsupportedCheckpointError(
-            f"{header.path}: {len(remaining)} tensors are no part of a Llama model ({names}); "
+            f"{header.path}: {len(remaining)} tensors are no part of a {shape.architecture} model ({names}); "
             "converting would lose them"
         )
     return tuple(plans)
 
 
-def _refuse_variants(metadata: Metadata) -> None:
-    """What is called llama in GGUF and is not this decoder."""
-    if metadata.integer("llama.expert_count"):
+def _architecture(metadata: Metadata) -> str:
+    architecture = metadata.text("general.architecture")
+    if architecture is None:
+        raise CorruptFileError(f"{metadata.path}: general.architecture is missing from the metadata")
+    if architecture not in ARCHITECTURES:
         raise UnsupportedCheckpointError(
-            f"{metadata.path}: a mixture of experts (llama.expert_count); dense Llama models can be converted"
+            f"{metadata.path}: architecture {architecture!r} cannot be converted; "
+            f"supported: {', '.join(ARCHITECTURES)}"
+        )
+    return architecture
+
+
+def _refuse_variants(metadata: Metadata) -> None:
+    """What has the name of the architecture in GGUF and is not this decoder."""
+    experts = metadata.model_key("expert_count")
+    if metadata.integer(experts):
+        raise UnsupportedCheckpointError(
+            f"{metadata.path}: a mixture of experts ({experts}); dense models can be converted"
         )
     kind = metadata.text("general.type")
     if kind not in (None, "model"):
@@ -140,7 +158,7 @@ def _refuse_variants(metadata: Metadata) -> None:
 
 
 def _key_value_heads(metadata: Metadata, num_heads: int) -> int:
-    key = "llama.attention.head_count_kv"
+    key = metadata.model_key("attention.head_count_kv")
     num_kv_heads = metadata.required_int(key) if key in metadata else num_heads
     if num_heads % num_kv_heads:
         raise CorruptFileError(
@@ -151,20 +169,22 @@ def _key_value_heads(metadata: Metadata, num_heads: int) -> int:
 
 def _head_dim(metadata: Metadata, hidden_size: int, num_heads: int) -> int:
     """Elements of a head: stated, or the rotary width, or what the heads have of the hidden size."""
-    rotary = metadata.integer("llama.rope.dimension_count")
-    stated = metadata.integer("llama.attention.key_length")
+    rotary = metadata.integer(metadata.model_key("rope.dimension_count"))
+    stated = metadata.integer(metadata.model_key("attention.key_length"))
     head_dim = stated or rotary or hidden_size // num_heads
     if head_dim <= 0 or head_dim % 2:
         raise CorruptFileError(f"{metadata.path}: a head of {head_dim} elements cannot be rotated in pairs")
-    if rotary not in (None, head_dim) or metadata.integer("llama.attention.value_length") not in (
-        None,
-        head_dim,
-    ):
+    value = metadata.integer(metadata.model_key("attention.value_length"))
+    if rotary not in (None, head_dim) or value not in (None, head_dim):
         raise UnsupportedCheckpointError(
             f"{metadata.path}: heads of {head_dim} elements with another rotary or value width; "
             "models whose heads are rotated as a whole can be converted"
         )
     return head_dim
+
+
+def _llama_biases(path: Path, by_name: dict[str, TensorSlice]) -> tuple[str, ...]:
+    return (*_biases(path, by_name, ATTENTION_BIASES), *_biases(path, by_name, MLP_BIASES))
 
 
 def _biases(path: Path, by_name: dict[str, TensorSlice], kinds: tuple[str, ...]) -> tuple[str, ...]:
@@ -192,7 +212,9 @@ def expected_tensors(shape: LlamaShape) -> Iterator[tuple[str, str, tuple[int, .
 
 
 def heads_of(name: str, shape: LlamaShape) -> int | None:
-    """The heads of a query or key projection, by its name in GGUF; None of another tensor."""
+    """The heads of a projection in which llama.cpp pairs neighbours, by its name; None of another tensor."""
+    if shape.architecture == "qwen2":  # pairs halves, as Hugging Face does
+        return None
     if ".attn_q." in name:
         return shape.num_attention_heads
     return shape.num_key_value_heads if ".attn_k." in name else None

@@ -20,6 +20,10 @@ class Metadata:
     def __contains__(self, key: str) -> bool:
         return key in self._values
 
+    def model_key(self, name: str) -> str:
+        """The key of a size or setting of the model: such keys begin with its architecture, `llama`."""
+        return f"{self.text('general.architecture')}.{name}"
+
     def required_int(self, key: str) -> int:
         """A positive number that the model cannot be read without."""
         value = self.positive_int(key)

@@ -2,17 +2,14 @@
 
 from pathlib import Path
 
-from tune_checkpoint.errors import CorruptFileError, UnsupportedCheckpointError
-from tune_checkpoint.gguf.config import generation_config, model_config
+from tune_checkpoint.errors import CorruptFileError
+from tune_checkpoint.gguf.config import assumed_settings, generation_config, model_config
 from tune_checkpoint.gguf.llama import LlamaShape, plan_tensors, read_shape
 from tune_checkpoint.gguf.parts import read_gguf
 from tune_checkpoint.gguf.reader import GgufHeader
 from tune_checkpoint.gguf.tokenizer import Vocabulary, read_vocabulary, tokenizer_files
 from tune_checkpoint.plan import Kind, Plan, SideFile
 from tune_checkpoint.planning import json_file
-
-ARCHITECTURES = ("llama",)
-"""What `general.architecture` may be: Llama, Mistral, SmolLM2 and their kin all go by this name."""
 
 
 def plan_gguf(path: Path, dtype: str | None, kind: Kind) -> Plan:
@@ -24,7 +21,6 @@ def plan_gguf(path: Path, dtype: str | None, kind: Kind) -> Plan:
         kind: `gguf`, for the plan.
     """
     header = read_gguf(path)
-    architecture = _architecture(header)
     shape = read_shape(header)
     tensors = plan_tensors(header, shape, dtype)
     vocabulary = read_vocabulary(header.metadata)
@@ -36,19 +32,8 @@ def plan_gguf(path: Path, dtype: str | None, kind: Kind) -> Plan:
         json_file("generation_config.json", generation_config(header.metadata, ids)),
         *files,
     ]
-    return Plan(str(path), kind, architecture, tensors, tuple(files), tuple(warnings))
-
-
-def _architecture(header: GgufHeader) -> str:
-    architecture = header.metadata.text("general.architecture")
-    if architecture is None:
-        raise CorruptFileError(f"{header.path}: general.architecture is missing from the metadata")
-    if architecture not in ARCHITECTURES:
-        raise UnsupportedCheckpointError(
-            f"{header.path}: architecture {architecture!r} cannot be converted; "
-            f"supported: {', '.join(ARCHITECTURES)}"
-        )
-    return architecture
+    warnings = [*assumed_settings(header.metadata), *warnings]
+    return Plan(str(path), kind, shape.architecture, tensors, tuple(files), tuple(warnings))
 
 
 def _tokenizer(

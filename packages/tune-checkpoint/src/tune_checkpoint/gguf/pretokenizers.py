@@ -24,6 +24,9 @@ class PreTokenizer(Struct, frozen=True):
     single_digits: bool = False
     """Digits are taken off one by one before, without the space that stands before them."""
 
+    normalizer: dict[str, Any] | None = None
+    """What is done to a text before, as tokenizer.json spells it."""
+
     def to_json(self) -> dict[str, Any]:
         """As tokenizer.json spells it."""
         split = byte_level_split(self.split)
@@ -35,6 +38,8 @@ class PreTokenizer(Struct, frozen=True):
 
 GPT2 = PreTokenizer()
 LLAMA3 = PreTokenizer(LLAMA3_SPLIT, ignore_merges=True, add_bos=True)
+QWEN2_SPLIT = LLAMA3_SPLIT.replace(r"\p{N}{1,3}", r"\p{N}")
+QWEN2 = PreTokenizer(QWEN2_SPLIT, normalizer={"type": "NFC"})
 TEKKEN = PreTokenizer(TEKKEN_SPLIT, ignore_merges=True, add_bos=True)
 
 PRE_TOKENIZERS = {
@@ -47,5 +52,6 @@ PRE_TOKENIZERS = {
     "falcon3": LLAMA3,
     "pixtral": LLAMA3,
     "tekken": TEKKEN,
+    "qwen2": QWEN2,
 }
 """Name in the file -> what it stands for."""

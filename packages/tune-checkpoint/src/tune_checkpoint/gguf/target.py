@@ -92,6 +92,7 @@ def _shape(plan: Plan, config: HfConfig) -> LlamaShape:
         num_key_value_heads=config.num_key_value_heads or config.num_attention_heads,
         head_dim=head_dim,
         is_tied=config.tie_word_embeddings and "lm_head.weight" not in by_name,
+        architecture=FAMILIES[config.architecture],
         biases=tuple(
             name
             for name, (hf_name, _) in LAYER_TENSORS.items()
@@ -107,7 +108,6 @@ def _tensors(plan: Plan, config: HfConfig, shape: LlamaShape, quant: str | None)
             f"{len(plan.tensors)} tensors"
         )
     remaining = {tensor.name: tensor for tensor in plan.tensors}
-    rotates_pairs = FAMILIES[config.architecture] == "llama"
     planned: list[TensorPlan] = []
     for name, hf_name, dims in expected_tensors(shape):
         tensor = remaining.pop(hf_name, None)
@@ -123,7 +123,7 @@ def _tensors(plan: Plan, config: HfConfig, shape: LlamaShape, quant: str | None)
                 f"{plan.source}: tensor {hf_name!r} is stored as {tensor.dtype}; weights of "
                 f"{', '.join(FLOATS)} can be written as GGUF"
             )
-        planned.append(_tensor(tensor, name, heads_of(name, shape) if rotates_pairs else None, quant))
+        planned.append(_tensor(tensor, name, heads_of(name, shape), quant))
     if remaining:
         names = ", ".join(sorted(remaining)[:3])
         raise UnsupportedCheckpointError(

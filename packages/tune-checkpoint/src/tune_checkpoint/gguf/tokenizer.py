@@ -115,10 +115,12 @@ def _added_ends(metadata: Metadata, vocabulary: Vocabulary, pre_name: str) -> tu
 def _tokenizer_parts(metadata: Metadata, vocabulary: Vocabulary, pre_name: str) -> TokenizerParts:
     if vocabulary.model == "gpt2":
         pre_tokenizer = PRE_TOKENIZERS.get(pre_name, GPT2)
+        normalizer = pre_tokenizer.normalizer
         split = pre_tokenizer.to_json()
         decoder = BYTE_LEVEL_DECODER
         model = byte_level_model(metadata, vocabulary.tokens, vocabulary.types, pre_tokenizer.ignore_merges)
     else:
+        normalizer = None
         prefix = metadata.flag("tokenizer.ggml.add_space_prefix", True)
         split: dict[str, Any] = {
             "type": "Metaspace",
@@ -131,6 +133,7 @@ def _tokenizer_parts(metadata: Metadata, vocabulary: Vocabulary, pre_name: str) 
     add_bos, add_eos = _added_ends(metadata, vocabulary, pre_name)
     return TokenizerParts(
         model=model,
+        normalizer=normalizer,
         pre_tokenizer=split,
         decoder=decoder,
         added_tokens=_added_tokens(vocabulary),

@@ -15,15 +15,12 @@ from tune_checkpoint.gguf.scores import scores_from_merges
 from tune_checkpoint.gguf.tokenizer import CONTROL, SPECIAL_KEYS, USER_DEFINED
 from tune_checkpoint.plan import Plan
 from tune_checkpoint.tokenizers.files import tokenizer_files_from
-from tune_checkpoint.tokenizers.splits import LLAMA3_SPLIT
 
 NORMAL, UNKNOWN, UNUSED, BYTE = 1, 2, 5, 6
 
 BYTE_PIECE = re.compile("<0x[0-9A-F]{2}>")
 
-SPLIT_NAMES = {PRE_TOKENIZERS[name].split: name for name in ("llama-bpe", "tekken")} | {
-    LLAMA3_SPLIT.replace(r"\p{N}{1,3}", r"\p{N}"): "qwen2"
-}
+SPLIT_NAMES = {PRE_TOKENIZERS[name].split: name for name in ("llama-bpe", "tekken", "qwen2")}
 """How text is split before merging -> what llama.cpp calls it."""
 
 NO_VOCABULARY = {"tokenizer.ggml.model": text("none")}

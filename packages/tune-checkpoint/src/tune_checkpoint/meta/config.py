@@ -10,9 +10,9 @@ from tune_checkpoint.meta.decoder import DecoderSizes
 from tune_checkpoint.plan import SideFile
 from tune_checkpoint.planning import json_file
 
-LLAMA, MISTRAL = "LlamaForCausalLM", "MistralForCausalLM"
-MODEL_TYPES = {"llama": LLAMA, "mistral": MISTRAL}
-"""`model_type` -> Hugging Face's class; the computation differs by the sliding window alone."""
+LLAMA, MISTRAL, QWEN2 = "LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM"
+MODEL_TYPES = {"llama": LLAMA, "mistral": MISTRAL, "qwen2": QWEN2}
+"""`model_type` -> Hugging Face's class; they differ by Mistral's sliding window and Qwen2's biases alone."""
 DEFAULT_THETA = 10_000.0
 """The base of the rotary frequencies where none is stated."""
 
@@ -121,4 +121,6 @@ def _own_settings(settings: DecoderSettings) -> dict[str, Any]:
     """What the others have no word for."""
     if settings.model_type == "mistral":
         return {"sliding_window": settings.sliding_window}
+    if settings.model_type == "qwen2":
+        return {"use_sliding_window": False}
     return {"attention_bias": settings.attention_bias, "mlp_bias": settings.mlp_bias}

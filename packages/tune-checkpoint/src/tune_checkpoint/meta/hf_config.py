@@ -23,7 +23,7 @@ def check_decoder(where: Path, config: dict[str, Any], what: str) -> str:
     """
     architecture = MODEL_TYPES.get(str(config.get("model_type")))
     names = config.get("architectures")
-    if architecture is None or names not in (None, [architecture]):
+    if architecture not in (LLAMA, MISTRAL) or names not in (None, [architecture]):
         found = names[0] if isinstance(names, list) and names else config.get("model_type")  # pyright: ignore[reportUnknownVariableType]
         _refuse(where, f"architecture {found!r}; {LLAMA} and {MISTRAL} can {what}")
     for key in ("attention_bias", "mlp_bias"):
