@@ -33,6 +33,7 @@ def params(**changes: Any) -> dict[str, Any]:
 def write(folder: Path, num_files: int = 1, index: bool = False, **changes: Any) -> Weights:
     """A folder as Mistral publishes it: each tensor whole, in one file or another."""
     weights = random_weights(MODEL)
+    folder.mkdir(exist_ok=True)
     (folder / "params.json").write_text(json.dumps(params(**changes)))
     names = [f"consolidated-{n + 1:05}-of-{num_files:05}.safetensors" for n in range(num_files)]
     places = {name: names[number % num_files] for number, name in enumerate(weights)}
@@ -57,9 +58,9 @@ def assert_converted(folder: Path, weights: Weights) -> None:
 
 @pytest.mark.parametrize(("num_files", "index"), [(1, False), (3, False), (3, True)])
 def test_weights_come_over_bit_for_bit(tmp_path: Path, num_files: int, index: bool):
-    weights = write(tmp_path, num_files, index)
-    assert detect_kind(tmp_path) == "mistral"
-    result = convert(tmp_path, tmp_path / "out")
+    weights = write(tmp_path / "src", num_files, index)
+    assert detect_kind(tmp_path / "src") == "mistral"
+    result = convert(tmp_path / "src", tmp_path / "out")
     assert_converted(tmp_path / "out", weights)
     assert result.kind == "mistral"
     config = config_of(tmp_path / "out")
@@ -89,9 +90,9 @@ def test_sliding_window_comes_along(tmp_path: Path, window: Any):
 
 def test_first_mistral_was_published_as_torch_file(tmp_path: Path):
     weights = random_weights(MODEL)
-    write_meta(tmp_path, MODEL, weights)
-    (tmp_path / "params.json").write_text(json.dumps(params(sliding_window="4096")))
-    convert(tmp_path, tmp_path / "out")
+    write_meta(tmp_path / "src", MODEL, weights)
+    (tmp_path / "src" / "params.json").write_text(json.dumps(params(sliding_window="4096")))
+    convert(tmp_path / "src", tmp_path / "out")
     assert_converted(tmp_path / "out", weights)
     assert config_of(tmp_path / "out")["architectures"] == ["MistralForCausalLM"]
 
@@ -99,9 +100,11 @@ def test_first_mistral_was_published_as_torch_file(tmp_path: Path):
 def test_tied_model_needs_no_head(tmp_path: Path):
     weights = random_weights(MODEL)
     del weights["output.weight"]
-    save_file(weights, tmp_path / "consolidated.safetensors")
-    (tmp_path / "params.json").write_text(json.dumps(params(tied_embeddings=True)))
-    convert(tmp_path, tmp_path / "out")
+    source = tmp_path / "src"
+    source.mkdir()
+    save_file(weights, source / "consolidated.safetensors")
+    (source / "params.json").write_text(json.dumps(params(tied_embeddings=True)))
+    convert(source, tmp_path / "out")
     assert config_of(tmp_path / "out")["tie_word_embeddings"] is True
     assert "lm_head.weight" not in load_file(tmp_path / "out" / "model.safetensors")
 
