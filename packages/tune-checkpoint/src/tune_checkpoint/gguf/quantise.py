@@ -30,7 +30,7 @@ def quantise_rows(values: np.ndarray, dtype: str, where: str) -> np.ndarray:
         if not (values.min() >= -LARGEST and values.max() <= LARGEST):
             raise UnsupportedCheckpointError(
                 f"{where} holds NaN or values beyond {LARGEST:.0f}, for which {dtype} has no place; "
-                "write F32 or BF16, or mend the checkpoint"
+                "take f32 or bf16 for quant, or mend the checkpoint"
             )
         # Blocks know nothing of rows: as one long row, they are not gone through 16 short rows at a time.
         blocks = quantize(values.reshape(1, -1), GGMLQuantizationType[dtype])
