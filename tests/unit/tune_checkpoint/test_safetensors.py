@@ -26,6 +26,7 @@ from tune_checkpoint import (
     write_checkpoint,
 )
 from tune_checkpoint.dtypes import ITEM_BYTES, numpy_dtype
+from tune_checkpoint.safetensors_reader import MAX_ITEMS
 from tune_checkpoint.shards import split_shards
 
 ARRAYS = {
@@ -215,6 +216,21 @@ def test_announced_header_is_bounded(tmp_path: Path):
     (tmp_path / "x.safetensors").write_bytes(b"\xff" * 16)
     with pytest.raises(CorruptFileError, match="a header of 18446744073709551615 bytes"):
         open_checkpoint(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("values", [b"[],", b"0,", b'{"":1},'], ids=["lists", "numbers", "objects"])
+def test_header_and_index_have_a_bounded_number_of_values(tmp_path: Path, values: bytes):
+    content = b'{"weight_map": [' + values * (MAX_ITEMS + 1) + b"0]}"
+    path = write_raw(tmp_path / "x.safetensors", content)
+    with pytest.raises(
+        UnsupportedCheckpointError, match=f"the header at byte 8 has .* at most {MAX_ITEMS} are"
+    ):
+        open_checkpoint(path)
+    (tmp_path / "model.safetensors.index.json").write_bytes(content)
+    with pytest.raises(
+        UnsupportedCheckpointError, match=f"this index has .* values; at most {MAX_ITEMS} are"
+    ):
+        open_checkpoint(tmp_path)
 
 
 @given(data=st.data())

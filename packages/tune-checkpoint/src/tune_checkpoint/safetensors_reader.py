@@ -17,6 +17,8 @@ from tune_checkpoint.planning import is_object
 
 MAX_HEADER_BYTES = 100_000_000
 """As the safetensors library has it: a longer header is an attack on the reader's memory."""
+MAX_ITEMS = 1 << 22
+"""Values in JSON, which take more memory than they have bytes: those of 400,000 tensors."""
 MAX_COUNT = (1 << 63) - 1
 """Of a dimension or an offset."""
 MAX_SHOWN = 200
@@ -28,7 +30,7 @@ def read_safetensors_header(file: MappedFile) -> tuple[TensorSlice, ...]:
 
     Raises:
         CorruptFileError: the header is malformed, or a tensor lies outside the file or over another.
-        UnsupportedCheckpointError: a tensor's type is unknown.
+        UnsupportedCheckpointError: a tensor's type is unknown, or the header larger than any.
     """
     header, data_start = _parse(file)
     header.pop("__metadata__", None)
@@ -46,14 +48,22 @@ def _parse(file: MappedFile) -> tuple[dict[str, Any], int]:
             f"{file.path}: a header of {length} bytes is announced, more than {MAX_HEADER_BYTES}; "
             "this is not a safetensors file, or it is damaged"
         )
-    text = bytes(file.read(8, length, "the header"))
+    return _object(f"{file.path}: the header at byte 8", file.read(8, length, "the header")), 8 + length
+
+
+def _object(where: str, content: memoryview) -> dict[str, Any]:
+    """An object in JSON, of no more values than are counted by what separates them."""
+    text = bytes(content)
+    num_items = sum(map(text.count, (b",", b"[", b"{")))
+    if num_items > MAX_ITEMS:
+        raise UnsupportedCheckpointError(f"{where} has {num_items} values; at most {MAX_ITEMS} are read")
     try:
-        header: Any = json.loads(text, object_pairs_hook=_unique)
+        value: Any = json.loads(text, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
-        raise CorruptFileError(f"{file.path}: the header at byte 8 is not valid JSON: {error}") from error
-    if not is_object(header):
-        raise CorruptFileError(f"{file.path}: the header at byte 8 is not a JSON object")
-    return header, 8 + length
+        raise CorruptFileError(f"{where} is not valid JSON: {error}") from error
+    if not is_object(value):
+        raise CorruptFileError(f"{where} is not a JSON object")
+    return value
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -128,14 +138,13 @@ def read_index(path: Path) -> dict[str, str]:
     Raises:
         CheckpointNotFoundError: it cannot be read.
         CorruptFileError: it is not such an index, or a file name leads out of the folder.
+        UnsupportedCheckpointError: it is larger than any.
     """
-    try:
-        content = bytes(MappedFile(path).view)
-        weight_map: Any = json.loads(content, object_pairs_hook=_unique)["weight_map"]
-    except (ValueError, RecursionError, KeyError, TypeError) as error:
-        raise CorruptFileError(f"{path}: not a checkpoint index with a weight_map: {error}") from error
+    weight_map = _object(f"{path}: this index", MappedFile(path).view).get("weight_map")
     if not is_object(weight_map) or not weight_map:
-        raise CorruptFileError(f"{path}: weight_map is not an object that names tensors")
+        raise CorruptFileError(
+            f"{path}: not a checkpoint index: weight_map is not an object that names tensors"
+        )
     for name, file_name in weight_map.items():
         if not isinstance(file_name, str) or not _stays_inside(file_name):
             raise CorruptFileError(
