@@ -2,10 +2,15 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import sentencepiece as spm
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer
 
 from small_llama import CONFIG, small_weights, write_folder
+from tokenizer_samples import TEXTS, write_sentencepiece
 from tune_checkpoint import OutputExistsError, convert
 from tune_checkpoint.companions import MAX_SIDE_BYTES
 
@@ -98,3 +103,66 @@ def test_code_that_a_strange_configuration_names_is_no_matter(folder: Path, tmp_
     (folder / "tokenizer_config.json").write_text(config)
     result = convert(folder, tmp_path / "out")
     assert set(CODE) <= set(result.files)
+
+
+def with_sentencepiece(folder: Path, **files: object) -> Path:
+    """A model whose tokenizer is a SentencePiece model, with JSON files beside it."""
+    write_folder(folder, small_weights(), CONFIG | {"bos_token_id": 1, "eos_token_id": [2, 3]})
+    (folder / "tokenizer.json").unlink()
+    write_sentencepiece(folder / "tokenizer.model", 400)
+    for name, value in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(value))
+    return folder
+
+
+@pytest.mark.parametrize("described", [None, {"tokenizer_class": "LlamaTokenizer", "chat_template": "own"}])
+def test_a_tokenizer_is_made_of_its_sentencepiece_model(tmp_path: Path, described: object):
+    folder = with_sentencepiece(
+        tmp_path / "model", **({} if described is None else {"tokenizer_config": described})
+    )
+    warnings = convert(folder, tmp_path / "out").warnings
+    assert [warning.partition(":")[0] for warning in warnings] == (
+        [] if described else ["chat_template.jinja"]
+    )
+    reference = spm.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
+    ours = Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
+    loaded: Any = AutoTokenizer.from_pretrained(tmp_path / "out")
+    for text in TEXTS:
+        if "<" not in text:
+            assert ours.encode(text, add_special_tokens=False).ids == reference.encode(text)
+            assert loaded.encode(text, add_special_tokens=False) == reference.encode(text)
+    written = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
+    assert described is None or written == described
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"added_tokens": {"<more>": 400}},
+        {"tokenizer_config": {"added_tokens_decoder": {"400": {"content": "<more>"}}}},
+    ],
+)
+def test_no_tokenizer_is_made_where_tokens_were_added(tmp_path: Path, files: dict[str, object]):
+    result = convert(with_sentencepiece(tmp_path / "model", **files), tmp_path / "out")
+    assert "tokenizer.json" not in result.files
+    (warning,) = result.warnings
+    assert "none was made: tokens were added to those of tokenizer.model" in warning
+
+
+def test_a_vocabulary_that_nothing_reads_is_told(tmp_path: Path):
+    folder = with_sentencepiece(tmp_path / "model")
+    (folder / "tokenizer.model").write_text("what is this")
+    result = convert(folder, tmp_path / "out")
+    assert "tokenizer.model" in result.files
+    (warning,) = result.warnings
+    assert warning.startswith(f"tokenizer.json: none in {folder}, and none can be made: ")
+
+
+def test_generation_defaults_are_made_of_the_token_ids(tmp_path: Path):
+    folder = with_sentencepiece(tmp_path / "model")
+    convert(folder, tmp_path / "out")
+    made = json.loads((tmp_path / "out" / "generation_config.json").read_text())
+    assert made == {"bos_token_id": 1, "eos_token_id": [2, 3]}
+    (folder / "generation_config.json").write_text('{"temperature": 2}')
+    convert(folder, tmp_path / "other")
+    assert json.loads((tmp_path / "other" / "generation_config.json").read_text()) == {"temperature": 2}

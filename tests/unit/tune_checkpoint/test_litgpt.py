@@ -188,7 +188,8 @@ def test_files_of_the_trained_model_come_along(tmp_path: Path, out: Path):
     (tmp_path / "config.json").write_text('{"bos_token_id": 7, "eos_token_id": [8, 9], "rope_theta": 1.0}')
     (tmp_path / "tokenizer.json").write_text("{}")
     result = convert(tmp_path, out, dtype="fp16")
-    assert result.files == ("model.safetensors", "config.json", "tokenizer.json")
+    files = ("model.safetensors", "config.json", "tokenizer.json", "generation_config.json")
+    assert result.files == files
     written = config_of(out)
     assert (written["bos_token_id"], written["eos_token_id"]) == (7, [8, 9])
     assert (written["rope_theta"], written["dtype"]) == (500000.0, "float16")

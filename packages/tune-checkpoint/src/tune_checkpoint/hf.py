@@ -7,6 +7,7 @@ from typing import Any
 from tune_checkpoint.checkpoint import read_whole
 from tune_checkpoint.companions import (
     CONFIG,
+    GENERATION_CONFIG,
     VOCABULARY,
     copied_companions,
     find_companions,
@@ -143,6 +144,8 @@ def companions(
         config: what `config.json` is to say, but for the type of the weights; nothing if there is none.
         dtype: of the output; None keeps each tensor's.
     """
+    from tune_checkpoint.tokenizers.missing import missing_tokenizer
+
     files: list[SideFile] = []
     warnings: list[str] = []
     if not config:
@@ -161,4 +164,13 @@ def companions(
         warnings.append(
             f"tokenizer.json: no tokenizer in {folder}; copy the original model's tokenizer files"
         )
-    return (*files, *copied), (*warnings, *too_large)
+    made, lacking = missing_tokenizer(folder, [path.name for path in beside], config)
+    generation = [] if any(path.name == GENERATION_CONFIG for path in beside) else generation_config(config)
+    return (*files, *copied, *made, *generation), (*warnings, *too_large, *lacking)
+
+
+def generation_config(config: dict[str, Any]) -> list[SideFile]:
+    """`generation_config.json` from the token ids in `config.json`, if they say what ends a text."""
+    keys = ("bos_token_id", "eos_token_id", "pad_token_id")
+    ids = {key: config[key] for key in keys if config.get(key) is not None}
+    return [json_file(GENERATION_CONFIG, ids)] if "eos_token_id" in ids else []
