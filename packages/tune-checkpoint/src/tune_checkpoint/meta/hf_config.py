@@ -1,5 +1,6 @@
 """A `config.json` that stands beside weights under other names: what it says of a Llama decoder."""
 
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Any, NoReturn
@@ -7,7 +8,7 @@ from typing import Any, NoReturn
 from tune_checkpoint.errors import CorruptFileError, UnsupportedCheckpointError
 from tune_checkpoint.meta.config import DEFAULT_THETA, LLAMA, MISTRAL, MODEL_TYPES, DecoderSettings
 from tune_checkpoint.meta.decoder import StatedSizes
-from tune_checkpoint.planning import is_object
+from tune_checkpoint.planning import is_object, positive_count
 
 
 def check_decoder(where: Path, config: dict[str, Any], what: str) -> str:
@@ -42,19 +43,18 @@ def stated_sizes(where: Path, config: dict[str, Any]) -> StatedSizes:
     Raises:
         CorruptFileError: one is missing, no positive whole number, or contradicts another.
     """
-    hidden_size = _count(where, config, "hidden_size")
-    num_heads = _count(where, config, "num_attention_heads")
-    num_kv_heads = _count(where, config, "num_key_value_heads", num_heads)
-    head_dim = _count(where, config, "head_dim", hidden_size // num_heads)
+    count = partial(positive_count, where, config)
+    hidden_size = count("hidden_size")
+    num_heads = count("num_attention_heads")
+    num_kv_heads = count("num_key_value_heads", num_heads)
+    head_dim = count("head_dim", hidden_size // num_heads)
     if num_heads % num_kv_heads:
         raise CorruptFileError(
             f"{where}: {num_heads} query heads do not share {num_kv_heads} key-value heads"
         )
     if head_dim % 2:
         raise CorruptFileError(f"{where}: a head of {head_dim} elements cannot be rotated in pairs")
-    return StatedSizes(
-        hidden_size, _count(where, config, "num_hidden_layers"), num_heads, num_kv_heads, head_dim
-    )
+    return StatedSizes(hidden_size, count("num_hidden_layers"), num_heads, num_kv_heads, head_dim)
 
 
 def read_settings(where: Path, config: dict[str, Any]) -> DecoderSettings:
@@ -70,22 +70,15 @@ def read_settings(where: Path, config: dict[str, Any]) -> DecoderSettings:
     scaling = {key: value for key, value in rope.items() if key not in ("rope_theta", "type")}
     theta = _number(where, {**config, **rope}, "rope_theta", DEFAULT_THETA)
     window = config.get("sliding_window")
+    count = partial(positive_count, where, config)
     return DecoderSettings(
         norm_eps=_number(where, config, "rms_norm_eps", 1e-6),
         rope_theta=theta,
-        max_position_embeddings=_count(where, config, "max_position_embeddings", 2048),
+        max_position_embeddings=count("max_position_embeddings", 2048),
         rope_scaling=None if kind == "default" else {**scaling, "rope_type": kind},
         model_type="mistral" if config.get("model_type") == "mistral" else "llama",
-        sliding_window=None if window is None else _count(where, config, "sliding_window"),
+        sliding_window=None if window is None else count("sliding_window"),
     )
-
-
-def _count(where: Path, config: dict[str, Any], key: str, default: int | None = None) -> int:
-    value = config.get(key)
-    value = default if value is None else value
-    if type(value) is not int or not 0 < value < 1 << 40:
-        raise CorruptFileError(f"{where}: {key} is {value!r}; it is to be a positive whole number")
-    return value
 
 
 def _number(where: Path, config: dict[str, Any], key: str, default: float) -> float:
