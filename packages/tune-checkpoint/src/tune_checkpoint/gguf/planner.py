@@ -5,6 +5,7 @@ from pathlib import Path
 from tune_checkpoint.errors import CorruptFileError
 from tune_checkpoint.gguf.config import assumed_settings, generation_config, model_config
 from tune_checkpoint.gguf.llama import LlamaShape, plan_tensors, read_shape
+from tune_checkpoint.gguf.model_card import card_files
 from tune_checkpoint.gguf.parts import read_gguf
 from tune_checkpoint.gguf.reader import GgufHeader
 from tune_checkpoint.gguf.tokenizer import Vocabulary, read_vocabulary, tokenizer_files
@@ -31,6 +32,7 @@ def plan_gguf(path: Path, dtype: str | None, kind: Kind) -> Plan:
         json_file("config.json", config),
         json_file("generation_config.json", generation_config(header.metadata, ids)),
         *files,
+        *card_files(header.metadata),
     ]
     warnings = [*assumed_settings(header.metadata), *warnings]
     return Plan(str(path), kind, shape.architecture, tensors, tuple(files), tuple(warnings))

@@ -26,6 +26,7 @@ from tune_checkpoint.gguf.llama import (
     expected_tensors,
     heads_of,
 )
+from tune_checkpoint.gguf.model_card import card_values
 from tune_checkpoint.gguf.types import BLOCKS, PLAIN_TYPES, QUANTISABLE
 from tune_checkpoint.gguf.vocabulary import tokenizer_pairs
 from tune_checkpoint.meta.decoder import in_pairs
@@ -168,6 +169,7 @@ def _general_pairs(plan: Plan, config: HfConfig, tensors: tuple[TensorPlan, ...]
         "general.name": text(source.stem if source.suffix in (".gguf", ".safetensors") else source.name),
         "general.quantization_version": uint32(QUANTIZATION_VERSION),
     }
+    pairs |= {key: text(value) for key, value in card_values(plan.files).items()}
     file_type = FILE_TYPES.get(main_type(tensors))
     return pairs if file_type is None else pairs | {"general.file_type": uint32(file_type)}
 
