@@ -79,19 +79,26 @@ def write_layout(
         checked: take a checksum of each tensor on the way, of the sources too where they state one.
     """
     record = _load_record(folder)
-    # While the disk takes a file, the next one is computed.
-    with Sources(compares=checked) as sources, ThreadPoolExecutor(1) as closer:
-        closing: list[Future[None]] = []
-        for file in files:
-            if _is_finished(file, folder, record, checked=checked):
-                meter.add(sum(placed.tensor.nbytes for placed in file.tensors))
-                continue
-            descriptor, sums = _fill_file(file, folder, sources, meter, jobs=jobs, checked=checked)
-            damaged = [_damage(tensor) for tensor in sources.damaged]
-            sources.damaged.clear()
-            closing.append(closer.submit(_close_file, descriptor, folder, file.name, record, sums, damaged))
-        for closed in closing:
-            closed.result()
+    try:
+        # While the disk takes a file, the next one is computed.
+        with Sources(compares=checked) as sources, ThreadPoolExecutor(1) as closer:
+            closing: list[Future[None]] = []
+            for file in files:
+                if _is_finished(file, folder, record, checked=checked):
+                    meter.add(sum(placed.tensor.nbytes for placed in file.tensors))
+                    continue
+                descriptor, sums = _fill_file(file, folder, sources, meter, jobs=jobs, checked=checked)
+                damaged = [_damage(tensor) for tensor in sources.damaged]
+                sources.damaged.clear()
+                closing.append(
+                    closer.submit(_close_file, descriptor, folder, file.name, record, sums, damaged)
+                )
+            for closed in closing:
+                closed.result()
+    except BaseException:
+        for path in folder.glob(f"*{PARTIAL}"):
+            path.unlink()
+        raise
     return record
 
 
@@ -153,7 +160,6 @@ def _fill_file(
             _write_at(descriptor, memoryview(content), offset, file.name)
     except BaseException:
         os.close(descriptor)
-        partial.unlink(missing_ok=True)
         raise
     names = [placed.tensor.name for placed in file.tensors]
     return descriptor, dict(zip(names, crcs, strict=True)) if checked else {}
