@@ -91,7 +91,9 @@ def test_a_dry_run_writes_nothing(tune_here, model):
     text = tune_here("convert-ckpt", model, "--dry-run", "--dtype", "bf16")
     plan = json.loads(tune_here("convert-ckpt", model, "--dry-run", "--to", "gguf", "--json").out)
     assert f"model.layers.{{0..{LAYERS - 1}}}.mlp.up_proj.weight" in text.out
-    assert plan["target"] == "gguf"
+    assert (plan["target"], plan["output_dir"]) == ("gguf", "model-gguf")
+    refused = tune_here("convert-ckpt", model, "--dry-run", "--output-dir", model)
+    assert (refused.code, "holds the source model" in refused.err) == (2, True)
     assert "token_embd.weight" in plan["tensors"]
     assert set(Path().rglob("*")) == before
 

@@ -175,7 +175,7 @@ def convert(
     started = time.perf_counter()
     src, output_dir = Path(src), Path(output_dir)
     try:
-        check_output([src] if adapter is None else [src, Path(adapter)], output_dir, to, force=force)
+        check_output(src, adapter, output_dir, to, force=force)
         plan = plan_conversion(src, to=to, kind=kind, dtype=dtype, adapter=adapter, quant=quant)
         check_apart(_paths(plan), output_dir)
         weights, damaged = _carry_out(

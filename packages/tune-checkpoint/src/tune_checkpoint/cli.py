@@ -111,10 +111,13 @@ def _convert(words: Namespace) -> int:
 def _dry_run(words: Namespace, options: dict[str, Any]) -> int:
     from tune_checkpoint import plan_conversion
     from tune_checkpoint.conversion_text import plan_json, plan_lines
+    from tune_checkpoint.output_folder import check_output
 
+    output_dir = words.output_dir or default_output_dir(words.src, words.to, words.quant)
+    check_output(words.src, words.adapter, output_dir, words.to, force=words.force)
     plan = plan_conversion(words.src, **options)
     _warn(plan.warnings)
-    _print(words, plan_json(plan), lambda: plan_lines(plan))
+    _print(words, plan_json(plan, output_dir), lambda: plan_lines(plan, output_dir))
     return 0
 
 

@@ -1,6 +1,7 @@
 """What a conversion would do, and what it did, as lines of plain text."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tune_checkpoint.folding import fold
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from tune_checkpoint.plan import Plan, TensorPlan
 
 
-def plan_lines(plan: "Plan") -> list[str]:
+def plan_lines(plan: "Plan", output_dir: Path) -> list[str]:
     """Say what a conversion would do; identical layers are one line."""
     steps = [_steps(tensor) for tensor in plan.tensors]
     alike = ((t.name, (t.dtype, t.shape, step)) for t, step in zip(plan.tensors, steps, strict=True))
@@ -22,7 +23,7 @@ def plan_lines(plan: "Plan") -> list[str]:
         rows.append((group.name, str(list(tensor.shape)), tensor.dtype, times(group.count), steps[first]))
     lines = [
         *labelled("from", f"{plan.source} ({plan.kind}, {plan.architecture})"),
-        *labelled("to", plan.target),
+        *labelled("to", f"{output_dir} ({plan.target})"),
         *labelled("parameters", f"{count_text(plan.num_parameters)} ({plan.num_parameters:,})"),
         *labelled("weights", f"{size_text(plan.nbytes)}, {len(plan.tensors):,} tensors"),
         *labelled("files", ", ".join(file.name for file in plan.files) or "none beside the weights"),
@@ -32,9 +33,10 @@ def plan_lines(plan: "Plan") -> list[str]:
     return printable(lines)
 
 
-def plan_json(plan: "Plan") -> dict[str, Any]:
+def plan_json(plan: "Plan", output_dir: Path) -> dict[str, Any]:
     """The same as data."""
     return {
+        "output_dir": str(output_dir),
         "source": plan.source,
         "kind": plan.kind,
         "target": plan.target,

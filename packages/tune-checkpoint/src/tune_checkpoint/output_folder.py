@@ -41,11 +41,14 @@ _FOLDERS: dict[Target, _Folder] = {
 }
 
 
-def check_output(sources: Sequence[Path], output_dir: Path, target: Target, *, force: bool) -> None:
+def check_output(
+    src: Path | str, adapter: Path | str | None, output_dir: Path, target: Target, *, force: bool
+) -> None:
     """Refuse before any work is done.
 
     Args:
-        sources: what is read.
+        src: what is read.
+        adapter: what is merged into it, if anything.
         output_dir: where a folder is to be made.
         target: what it will be; only a folder of the same is replaced.
         force: replace it.
@@ -54,13 +57,15 @@ def check_output(sources: Sequence[Path], output_dir: Path, target: Target, *, f
         CheckpointNotFoundError: a source is not there.
         OutputExistsError: no folder can be made, one stands there, or something in it would be lost.
     """
-    for src in sources:
-        if not src.exists():
-            raise CheckpointNotFoundError(f"{src}: no such file or folder")
-        if src.resolve().is_relative_to(output_dir.resolve()):
-            raise OutputExistsError(f"{output_dir}: holds the source {src}; choose another output folder")
-        if output_dir.resolve().is_relative_to(src.resolve()):
-            raise OutputExistsError(f"{output_dir}: lies in the source {src}; choose a folder outside of it")
+    for source in (Path(src), *([] if adapter is None else [Path(adapter)])):
+        if not source.exists():
+            raise CheckpointNotFoundError(f"{source}: no such file or folder")
+        if source.resolve().is_relative_to(output_dir.resolve()):
+            raise OutputExistsError(f"{output_dir}: holds the source {source}; choose another output folder")
+        if output_dir.resolve().is_relative_to(source.resolve()):
+            raise OutputExistsError(
+                f"{output_dir}: lies in the source {source}; choose a folder outside of it"
+            )
     check_free(output_dir, force=force)
     if output_dir.is_dir():
         _check_replaceable(output_dir, target)

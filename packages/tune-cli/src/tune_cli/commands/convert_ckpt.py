@@ -52,20 +52,23 @@ def convert_ckpt(
     from tune_checkpoint.arguments import check_arguments, default_output_dir, parse_size
     from tune_checkpoint.conversion_text import conversion_lines, plan_json, plan_lines
     from tune_checkpoint.interrupts import GOES_ON, heeding_sigterm, status_of
+    from tune_checkpoint.output_folder import check_output
     from tune_checkpoint.progress import ProgressLine
 
     size = parse_size(max_shard_size)
     check_arguments(to=to, quant=quant, dtype=dtype, max_shard_size=max_shard_size, jobs=jobs)
+    folder = output_dir or default_output_dir(src, to, quant)
     if dry_run:
+        check_output(src, adapter, folder, to, force=force)
         plan = plan_conversion(src, to=to, kind=from_, dtype=dtype, adapter=adapter, quant=quant)
         warn(plan.warnings)
-        print_json(plan_json(plan)) if json else print("\n".join(plan_lines(plan)))
+        print_json(plan_json(plan, folder)) if json else print("\n".join(plan_lines(plan, folder)))
         return 0
     try:
         with heeding_sigterm(), ProgressLine("converting") as progress:
             result = convert(
                 src,
-                output_dir or default_output_dir(src, to, quant),
+                folder,
                 to=to,
                 kind=from_,
                 dtype=dtype,
