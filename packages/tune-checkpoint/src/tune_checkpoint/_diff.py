@@ -16,6 +16,7 @@ from tune_checkpoint.listing import AnyKind, all_tensors, kind_of, place
 from tune_checkpoint.plan import Progress, TensorPlan
 from tune_checkpoint.planning import planned, read_json
 from tune_checkpoint.threads import do_all, num_jobs
+from tune_checkpoint.tied import is_tied
 
 if TYPE_CHECKING:
     from tune_checkpoint.comparing import Gap
@@ -179,7 +180,7 @@ def _raw(path: Path, kind: AnyKind) -> _Side:
         {tensor.name: planned(tensor.name, [tensor]) for tensor in tensors},
         {tensor.name: tensor.dtype for tensor in tensors},
         # A GGUF file without a head has none of its own.
-        kind == "gguf" or config.get("tie_word_embeddings") is True,
+        kind == "gguf" or is_tied(config),
     )
 
 
@@ -190,7 +191,7 @@ def _converted(path: Path, kind: AnyKind) -> _Side:
     return _Side(
         {tensor.name: tensor for tensor in plan.tensors},
         {tensor.name: tensor.dtype for tensor in plan.tensors},
-        any(config.get("tie_word_embeddings") is True for config in configs),
+        any(is_tied(config) for config in configs),
     )
 
 

@@ -4,7 +4,7 @@ Source: `tie_weights` in transformers/modeling_utils.py (5): what is tied and st
 apart, and what is not tied and missing is initialised at random.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ def without_tied(
         The other tensors; the configuration, corrected if it calls tied what is not; and warnings.
     """
     tensors = list(tensors)
-    if not _is_tied(config):
+    if not is_tied(config):
         return tensors, config, ()
     embeddings = [tensor for tensor in tensors if tensor.name.endswith(EMBEDDINGS)]
     kept: dict[object, TensorSlice] = {}
@@ -92,6 +92,7 @@ def untied_warning(name: str) -> str:
     )
 
 
-def _is_tied(config: dict[str, Any]) -> bool:
+def is_tied(config: Mapping[str, Any]) -> bool:
+    """Say whether a library takes the embedding for the head, by what `config.json` says or leaves unsaid."""
     says, family = config.get(TIED), config.get("model_type")
     return says is True or (says is None and isinstance(family, str) and family in TIED_BY_DEFAULT)

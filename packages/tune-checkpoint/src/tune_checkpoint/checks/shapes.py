@@ -12,6 +12,7 @@ from tune_checkpoint.errors import CorruptFileError
 from tune_checkpoint.hf import BUFFERS
 from tune_checkpoint.plan import TensorPlan, TensorSlice
 from tune_checkpoint.planning import positive_count
+from tune_checkpoint.tied import is_tied
 
 CONFIG = "config.json"
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
@@ -35,8 +36,6 @@ class Family(Struct, frozen=True):
     """Where `mlp_bias` says so."""
     head_dim: int | None = None
     """Where `config.json` leaves it out; None is what the heads have of the hidden size."""
-    is_tied: bool = False
-    """Where `config.json` does not say."""
 
 
 _GEMMA2_NORMS = (
@@ -50,12 +49,12 @@ FAMILIES: dict[str, Family] = {
     "mistral": Family(biases="none"),
     "qwen2": Family(biases="query, key, value"),
     "qwen3": Family(query_norm="of a head", head_dim=128),
-    "gemma": Family(head_dim=256, is_tied=True),
-    "gemma2": Family(_GEMMA2_NORMS, head_dim=256, is_tied=True),
-    "gemma3_text": Family(_GEMMA2_NORMS, query_norm="of a head", head_dim=256, is_tied=True),
+    "gemma": Family(head_dim=256),
+    "gemma2": Family(_GEMMA2_NORMS, head_dim=256),
+    "gemma3_text": Family(_GEMMA2_NORMS, query_norm="of a head", head_dim=256),
     "phi3": Family(biases="none", is_fused=True),
     "granite": Family(has_mlp_bias=True),
-    "smollm3": Family(has_mlp_bias=True, is_tied=True),
+    "smollm3": Family(has_mlp_bias=True),
     "olmo2": Family(("post_attention_layernorm", "post_feedforward_layernorm"), query_norm="of all heads"),
 }
 """By `model_type`.
@@ -91,7 +90,7 @@ def check_shapes(tensors: Iterable[TensorSlice | TensorPlan], config: Mapping[st
         expected = expected_shapes(config, max_layers=len(found))
     except CorruptFileError as error:
         return [Problem("shapes", CONFIG, None, str(error))]
-    is_tied = config.get("tie_word_embeddings", FAMILIES[config["model_type"]].is_tied)
+    has_no_head = is_tied(config)
     wrong = [
         (tensor, f"has shape {list(tensor.shape)}; {CONFIG} makes it {list(expected[name])}")
         for name, tensor in found.items()
@@ -105,7 +104,7 @@ def check_shapes(tensors: Iterable[TensorSlice | TensorPlan], config: Mapping[st
     missing = [
         problem("shapes", CONFIG, f"is to be {list(shape)}, but is in no file", name)
         for name, shape in expected.items()
-        if name not in found and not (name == HEAD and is_tied)
+        if name not in found and not (name == HEAD and has_no_head)
     ]
     faults = [
         problem("shapes", _file(tensor), what, tensor.name)
