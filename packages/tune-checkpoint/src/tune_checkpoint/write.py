@@ -13,12 +13,10 @@ from threading import Event, Lock
 
 import msgspec
 
-from tune_checkpoint.atomic import sync
 from tune_checkpoint.errors import VerificationError
 from tune_checkpoint.execute import COPY_BYTES, copied_ranges, tensor_blocks
 from tune_checkpoint.layout import FileLayout, Placed
 from tune_checkpoint.plan import Progress, TensorSlice
-from tune_checkpoint.shards import write_file
 from tune_checkpoint.sources import Sources
 from tune_checkpoint.threads import do_all
 
@@ -174,7 +172,6 @@ def _close_file(
     finally:
         os.close(descriptor)
     (folder / f"{name}{PARTIAL}").rename(folder / name)
-    sync(folder)
     record.sums[name] = sums
     record.damaged += damaged
     _save_record(folder, record)
@@ -293,5 +290,5 @@ def _load_record(folder: Path) -> Record:
 
 def _save_record(folder: Path, record: Record) -> None:
     beside = folder / f"{RECORD}{PARTIAL}"
-    write_file(beside, msgspec.json.encode(record))
+    beside.write_bytes(msgspec.json.encode(record))  # if it is lost with the power, a file is written again
     beside.rename(folder / RECORD)
