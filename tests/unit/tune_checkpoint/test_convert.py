@@ -147,6 +147,18 @@ def test_after_a_kill_the_same_call_goes_on_file_by_file(folder: Path, tmp_path:
     assert {path.name for path in tmp_path.iterdir()} == {"model", "out", "unbroken"}
 
 
+def test_a_link_that_stands_where_a_small_file_is_to_be_is_not_followed(folder: Path, tmp_path: Path):
+    def plant(done: int, total: int) -> None:
+        (partial,) = tmp_path.glob(".out.*.partial")
+        if not (partial / "config.json").is_symlink():
+            (partial / "config.json").symlink_to("../precious")
+
+    (tmp_path / "precious").write_text("mine")
+    convert(folder, tmp_path / "out", progress=plant)
+    assert (tmp_path / "precious").read_text() == "mine"
+    assert not (tmp_path / "out" / "config.json").is_symlink()
+
+
 def test_a_changed_source_is_not_gone_on_with(folder: Path, tmp_path: Path):
     subprocess.run([sys.executable, "-c", KILLED, str(folder), str(tmp_path / "out")])
     weights = loaded(folder)

@@ -118,8 +118,9 @@ def split_shards(tensors: Sequence[T], max_shard_size: int) -> list[list[T]]:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a small file and sync it to the disk, in a folder that may be new."""
+    """Write a small file anew and sync it to the disk, in a folder that may be new."""
     path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)  # it may be a link, which leads elsewhere
     path.write_bytes(content)
     sync(path)
 
