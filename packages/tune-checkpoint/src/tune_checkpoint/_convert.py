@@ -13,10 +13,7 @@ from msgspec import Struct
 
 from tune_checkpoint.atomic import atomic_folder
 from tune_checkpoint.dtypes import CLI_DTYPES
-from tune_checkpoint.errors import (
-    ReadFailedError,
-    WriteFailedError,
-)
+from tune_checkpoint.errors import WriteFailedError, reading
 from tune_checkpoint.kinds import detect_kind
 from tune_checkpoint.layout import FileLayout, safetensors_layout
 from tune_checkpoint.output_folder import check_apart, check_output
@@ -90,10 +87,8 @@ def plan_conversion(
         ValueError: an argument has none of the values that it may have.
     """
     _check_arguments(to, kind, dtype, quant)
-    try:
+    with reading(src):
         return _planned(Path(src), to, kind, CLI_DTYPES[dtype] if dtype else None, adapter, quant)
-    except OSError as error:
-        raise ReadFailedError(f"{error.filename or src}: cannot be read: {error.strerror}") from error
 
 
 def _check_arguments(to: str, kind: str | None, dtype: str | None, quant: str | None) -> None:

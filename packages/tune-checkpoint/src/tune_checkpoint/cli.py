@@ -5,6 +5,7 @@ import shlex
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from tune_checkpoint.arguments import check_arguments, default_output_dir, parse_size
@@ -88,12 +89,12 @@ def _convert(words: Namespace) -> int:
         "adapter": words.adapter,
         "quant": words.quant,
     }
+    output_dir = words.output_dir or default_output_dir(words.src, words.to, words.quant)
     if words.dry_run:
-        return _dry_run(words, options)
+        return _dry_run(words, output_dir, options)
     from tune_checkpoint import convert
     from tune_checkpoint.progress import ProgressLine
 
-    output_dir = words.output_dir or default_output_dir(words.src, words.to, words.quant)
     with ProgressLine("converting") as progress:
         result = convert(
             words.src,
@@ -108,12 +109,11 @@ def _convert(words: Namespace) -> int:
     return _report(words, result)
 
 
-def _dry_run(words: Namespace, options: dict[str, Any]) -> int:
+def _dry_run(words: Namespace, output_dir: Path, options: dict[str, Any]) -> int:
     from tune_checkpoint import plan_conversion
     from tune_checkpoint.conversion_text import plan_json, plan_lines
     from tune_checkpoint.output_folder import check_output
 
-    output_dir = words.output_dir or default_output_dir(words.src, words.to, words.quant)
     check_output(words.src, words.adapter, output_dir, words.to, force=words.force)
     plan = plan_conversion(words.src, **options)
     _warn(plan.warnings)

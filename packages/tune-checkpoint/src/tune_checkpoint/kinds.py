@@ -20,6 +20,7 @@ from tune_checkpoint.errors import CheckpointNotFoundError, UnsupportedCheckpoin
 from tune_checkpoint.plan import Kind, TensorSlice
 
 META_SHARD = re.compile(r"consolidated\.(\d{2})\.pth")
+MISTRAL_FILE = re.compile(r"consolidated.*\.safetensors")
 TORCHTUNE_FILE = re.compile(r"(meta|hf|torchtune)_model_.*\.pt|model-00001-of-00001\.bin")
 TORCHTUNE_PART = re.compile(r"hf_model_\d+_\d+\.pt")
 """Has Hugging Face's names, as any torch file may, and others beside it."""
@@ -48,7 +49,7 @@ def _kind_of_folder(folder: Path) -> Kind:
         return "hf"
     if "params.json" in names and any(META_SHARD.fullmatch(name) for name in names):
         return "meta"
-    if "params.json" in names and any(re.fullmatch(r"consolidated.*\.safetensors", name) for name in names):
+    if "params.json" in names and any(MISTRAL_FILE.fullmatch(name) for name in names):
         return "mistral"
     if "lit_model.pth" in names:
         return "litgpt"

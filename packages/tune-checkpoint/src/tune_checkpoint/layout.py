@@ -4,10 +4,9 @@ from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
-from tune_checkpoint.dtypes import ITEM_BYTES
 from tune_checkpoint.plan import SideFile, TensorPlan
 from tune_checkpoint.safetensors_writer import safetensors_header
-from tune_checkpoint.shards import index_file, shard_names, split_shards
+from tune_checkpoint.shards import index_file, shard_names, split_shards, widest_first
 
 Piece = tuple[int, bytes]
 """An offset in a file, and what stands there."""
@@ -43,8 +42,7 @@ def safetensors_layout(
 
 
 def _safetensors_file(name: str, tensors: Sequence[TensorPlan]) -> FileLayout:
-    # Wider types first, so that every tensor is aligned to its own width whatever the sizes before it.
-    ordered = sorted(tensors, key=lambda tensor: -ITEM_BYTES[tensor.dtype])
+    ordered = widest_first(tensors)
     header = safetensors_header([(tensor.name, tensor.dtype, tensor.shape) for tensor in ordered])
     placed: list[Placed] = []
     end = len(header)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from tune_checkpoint.checkpoint import read_tensors
 from tune_checkpoint.errors import CheckpointNotFoundError
-from tune_checkpoint.kinds import META_SHARD, TORCHTUNE_FILE, detect_kind
+from tune_checkpoint.kinds import META_SHARD, MISTRAL_FILE, TORCHTUNE_FILE, detect_kind
 from tune_checkpoint.plan import Kind, TensorSlice
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -18,7 +18,7 @@ AnyKind = Kind | Literal["adapter"]
 
 _FILES_OF: dict[Kind, re.Pattern[str]] = {
     "meta": META_SHARD,
-    "mistral": re.compile(r"consolidated.*\.safetensors"),
+    "mistral": MISTRAL_FILE,
     "litgpt": re.compile(r"lit_model\.pth"),
     "torchtune": TORCHTUNE_FILE,
 }

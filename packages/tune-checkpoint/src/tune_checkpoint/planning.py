@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
 from tune_checkpoint.dtypes import FLOATS
-from tune_checkpoint.errors import CorruptFileError, ReadFailedError
+from tune_checkpoint.errors import CorruptFileError, reading
 from tune_checkpoint.gguf.types import BLOCKS
 from tune_checkpoint.plan import Cast, Dequantise, Op, SideFile, TensorPlan, TensorSlice
 
@@ -67,10 +67,8 @@ def copied_file(path: Path) -> SideFile:
     Raises:
         ReadFailedError: the system cannot read it.
     """
-    try:
+    with reading(path):
         return SideFile(path.name, path.read_bytes())
-    except OSError as error:
-        raise ReadFailedError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -83,9 +81,7 @@ def read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        value: Any = json.loads(path.read_bytes())
-    except OSError as error:
-        raise ReadFailedError(f"{path}: cannot be read: {error.strerror}") from error
+        value: Any = json.loads(copied_file(path).content)
     except (ValueError, RecursionError) as error:
         raise CorruptFileError(f"{path}: not valid JSON: {error}") from error
     if not is_object(value):

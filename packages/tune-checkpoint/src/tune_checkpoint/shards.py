@@ -78,6 +78,11 @@ class Sized(Protocol):
         ...
 
     @property
+    def dtype(self) -> str:
+        """As safetensors spells it."""
+        ...
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Outermost dimension first."""
         ...
@@ -117,6 +122,11 @@ def split_shards(tensors: Sequence[T], max_shard_size: int) -> list[list[T]]:
     return shards
 
 
+def widest_first(tensors: Sequence[T]) -> list[T]:
+    """The order of the bytes in a file: every tensor is aligned to its own width, whatever the sizes."""
+    return sorted(tensors, key=lambda tensor: -ITEM_BYTES[tensor.dtype])
+
+
 def write_file(path: Path, content: bytes) -> None:
     """Write a small file anew and sync it to the disk, in a folder that may be new."""
     path.parent.mkdir(exist_ok=True)
@@ -126,8 +136,7 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 def _write_file(path: Path, tensors: list[TensorOut]) -> None:
-    # Wider types first, so that every tensor is aligned to its own width whatever the sizes before it.
-    ordered = sorted(tensors, key=lambda tensor: -ITEM_BYTES[tensor.dtype])
+    ordered = widest_first(tensors)
     with SafetensorsWriter(path, [(tensor.name, tensor.dtype, tensor.shape) for tensor in ordered]) as writer:
         for tensor in ordered:
             writer.write(tensor.name, tensor.read())

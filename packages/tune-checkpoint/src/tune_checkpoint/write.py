@@ -26,8 +26,6 @@ FLUSH_BYTES = 1 << 26
 
 RECORD = ".written.json"
 """In the folder while it is filled: each finished file with the CRC-32 of its tensors."""
-
-
 PARTIAL = ".partial"
 """Behind the name of a file that is not whole."""
 
@@ -78,26 +76,30 @@ def write_layout(
     """
     record = _load_record(folder)
     try:
-        # While the disk takes a file, the next one is computed.
-        with Sources(compares=checked) as sources, ThreadPoolExecutor(1) as closer:
-            closing: list[Future[None]] = []
-            for file in files:
-                if _is_finished(file, folder, record, checked=checked):
-                    meter.add(sum(placed.tensor.nbytes for placed in file.tensors))
-                    continue
-                descriptor, sums = _fill_file(file, folder, sources, meter, jobs=jobs, checked=checked)
-                damaged = [_damage(tensor) for tensor in sources.damaged]
-                sources.damaged.clear()
-                closing.append(
-                    closer.submit(_close_file, descriptor, folder, file.name, record, sums, damaged)
-                )
-            for closed in closing:
-                closed.result()
+        _write_files(files, folder, record, meter, jobs=jobs, checked=checked)
     except BaseException:
         for path in folder.glob(f"*{PARTIAL}"):
             path.unlink()
         raise
     return record
+
+
+def _write_files(
+    files: Sequence[FileLayout], folder: Path, record: Record, meter: Meter, *, jobs: int, checked: bool
+) -> None:
+    # While the disk takes a file, the next one is computed.
+    with Sources(compares=checked) as sources, ThreadPoolExecutor(1) as closer:
+        closing: list[Future[None]] = []
+        for file in files:
+            if _is_finished(file, folder, record, checked=checked):
+                meter.add(sum(placed.tensor.nbytes for placed in file.tensors))
+                continue
+            descriptor, sums = _fill_file(file, folder, sources, meter, jobs=jobs, checked=checked)
+            damaged = [_damage(tensor) for tensor in sources.damaged]
+            sources.damaged.clear()
+            closing.append(closer.submit(_close_file, descriptor, folder, file.name, record, sums, damaged))
+        for closed in closing:
+            closed.result()
 
 
 def check_written(

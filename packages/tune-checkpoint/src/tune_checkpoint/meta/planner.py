@@ -1,11 +1,10 @@
 """The plans that turn Meta's and Mistral's checkpoints into Hugging Face folders."""
 
-import re
 from pathlib import Path
 
 from tune_checkpoint.checkpoint import read_tensors
 from tune_checkpoint.errors import CheckpointNotFoundError, CorruptFileError
-from tune_checkpoint.kinds import META_SHARD
+from tune_checkpoint.kinds import META_SHARD, MISTRAL_FILE
 from tune_checkpoint.meta.assemble import Parts, decoder_sizes, plan_decoder
 from tune_checkpoint.meta.companions import find_vocabulary, legal_files, tokenizer_companions
 from tune_checkpoint.meta.config import config_files
@@ -124,9 +123,7 @@ def _mistral_tensors(folder: Path) -> list[TensorSlice]:
     index = folder / MISTRAL_INDEX
     weight_map = read_index(index) if index.is_file() else None
     if weight_map is None:
-        files = sorted(
-            path for path in folder.iterdir() if re.fullmatch(r"consolidated.*\.safetensors", path.name)
-        )
+        files = sorted(path for path in folder.iterdir() if MISTRAL_FILE.fullmatch(path.name))
     else:
         files = [folder / name for name in dict.fromkeys(weight_map.values())]
     tensors: dict[str, TensorSlice] = {}
