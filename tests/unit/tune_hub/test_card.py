@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tune_hub.card import CardFacts, model_card
-from tune_hub.markup import code, plain, yaml_header
+from tune_hub.markup import code, code_block, plain, yaml_header
 
 LORA = CardFacts(
     name="capitals-lora",
@@ -349,6 +349,10 @@ def test_code_shows_the_text_on_one_line(text):
     inner = shown[len(fence[0]) : -len(fence[0])].replace("\\|", "|")
     assert fence[0] not in inner
     assert inner.strip() == " ".join(text.split())
+
+
+def test_no_line_of_code_ends_its_block():
+    assert code_block("sh", "a\n```\nb") == "````sh\na\n```\nb\n````"
 
 
 def test_plain_text_is_no_markup():
