@@ -170,7 +170,10 @@ def _mark_begun(folder: Path, words: argparse.Namespace, world: World) -> runs.R
     if words.resume:
         before = runs.read_info(folder).resumed
         return runs.update_info(folder, status="running", end=None, resumed=[*before, runs.now()])
-    return runs.update_info(folder, world_size=world.size, device=world.device.type)
+    info = runs.update_info(folder, world_size=world.size, device=world.device.type)
+    if accelerator := world.accelerator_name():
+        info = runs.update_info(folder, hardware={**info.hardware, "accelerator": accelerator})
+    return info
 
 
 def _mark_ended(folder: Path, code: int) -> None:

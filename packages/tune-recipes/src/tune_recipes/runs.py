@@ -23,6 +23,7 @@ from typing import Any, Literal, TextIO
 
 import msgspec
 
+from tune_recipes.base_model import BaseModel, read_base_model
 from tune_recipes.catalog import builtin_config, config_label, expand_home, shown
 from tune_recipes.config import Loaded
 from tune_recipes.errors import UserError
@@ -70,7 +71,9 @@ class RunInfo(msgspec.Struct, kw_only=True):
     git_commit: str | None
     """Commit of the folder it was started in, `-dirty` behind it if there were changes."""
     hardware: dict[str, Any]
-    """Processor, cores, memory in bytes, accelerators."""
+    """Processor, cores, memory in bytes, accelerator."""
+    base_model: BaseModel | None = None
+    """What the folder of the model that is trained said of itself when the run began."""
     data: dict[str, Any] = {}
     """Fingerprint of the training data."""
     start: str
@@ -105,6 +108,8 @@ def create_run(loaded: Loaded, recipe: Path, command: Sequence[str]) -> Path:
         hardware=_hardware(),
         start=_iso(now),
     )
+    if isinstance(model := getattr(loaded.config, "model", None), str):
+        info.base_model = read_base_model(model)
     try:
         folder.mkdir(parents=True)
         (folder / CHECKPOINTS).mkdir()

@@ -53,6 +53,10 @@ class World:
         """Whether this is the process that prints and writes for all."""
         return self.rank == 0
 
+    def accelerator_name(self) -> str | None:
+        """Return what the maker calls the device: `NVIDIA A100-SXM4-80GB`; None on a CPU."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else None
+
     def sum(self, value: Tensor) -> Tensor:
         """Return the sum of a tensor over all processes; every process must call it."""
         total = value.detach().clone()
