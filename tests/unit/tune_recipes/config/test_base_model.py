@@ -56,7 +56,7 @@ def test_a_folder_in_the_hubs_cache_tells_repository_and_commit(tmp_path, reposi
         "---\nlicense:\n- mit\n- apache-2.0\n---\n",
         "---\nlicense: !!python/object/apply:os.getcwd []\n---\n",
         b"---\nlicense: \xff\x00\n---\n",
-        "---\n" + "[" * 5000 + "\n---\n",
+        "---\n" + "[" * 500 + "\n---\n",
     ],
 )
 @pytest.mark.parametrize("record", [None, [], {"repository": 3}, {"repository": ""}, "text"])
