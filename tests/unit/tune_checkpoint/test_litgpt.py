@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
@@ -273,6 +273,8 @@ TABLES = st.dictionaries(KEYS, SCALARS, min_size=1, max_size=3)
 
 
 @given(st.dictionaries(KEYS, SCALARS | TABLES | st.lists(SCALARS, max_size=3), min_size=1, max_size=6))
+@example({"a": "-.5"})
+@example({"a": ".5"})
 def test_what_pyyaml_writes_is_read(tmp_path_factory: pytest.TempPathFactory, content: dict[str, Any]):
     path = tmp_path_factory.mktemp("yaml") / "c.yaml"
     path.write_text(yaml.dump(content))

@@ -17,7 +17,8 @@ Scalar = None | bool | int | float | str
 
 _LINE = re.compile(r"( *)([A-Za-z_][A-Za-z0-9_]*):(?: +(.*))?")
 _INTEGER = re.compile(r"[-+]?(0|[1-9]\d{0,17})")
-_FLOAT = re.compile(r"[-+]?(\d+\.\d*|\.\d+)([eE][-+]?\d+)?|[-+]?\d+[eE][-+]?\d+")
+# A number that begins with its point has no sign in YAML 1.1: `-.5` is a text.
+_FLOAT = re.compile(r"([-+]?\d+\.\d*|\.\d+)([eE][-+]?\d+)?|[-+]?\d+[eE][-+]?\d+")
 _WORDS: dict[str, Scalar] = {"": None, "null": None, "~": None, "true": True, "false": False}
 
 
