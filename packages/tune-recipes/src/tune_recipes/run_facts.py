@@ -143,9 +143,8 @@ def _base_model(info: runs.RunInfo, values: dict[str, Any]) -> BaseModel | None:
     path = values.get("model")
     if values.get("init") == "random" or not isinstance(path, str):
         return None
-    noted = info.base_model
-    if noted is not None and noted.path == path:
-        return noted
+    if info.base_model is not None:
+        return info.base_model
     # Of a run that noted nothing; a relative path begins where it was started.
     place = path if path.startswith(BUILTIN_PREFIX) else str(Path(info.cwd, expand_home(path)))
     return msgspec.structs.replace(read_base_model(place), path=path)
