@@ -184,7 +184,9 @@ def test_a_file_that_cannot_be_read_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize("newline", ["\n", " "])
-@pytest.mark.parametrize(("kind", "shape"), [SHAPES[0], SHAPES[3], ("key or token", "api_key: 7{LETTERS:32}")])
+@pytest.mark.parametrize(
+    ("kind", "shape"), [SHAPES[0], SHAPES[3], ("key or token", "api_key: 7{LETTERS:32}")]
+)
 def test_no_end_of_a_block_hides_a_secret_or_tells_it_twice(kind, shape, newline, tmp_path, monkeypatch):
     monkeypatch.setattr(secrets, "_BLOCK_BYTES", 4096)
     monkeypatch.setattr(secrets, "_LONGEST", 512)
@@ -232,6 +234,7 @@ SILENT = [
     'api_key = os.environ["OPENAI_API_KEY2"]\ntoken = get_token(user1)\npassword=getpass.getpass2("x")',
     "password == b64encode(x1)\npassword=None\npassword: str | None = None\ntoken=tokenizer.eos_token_id",
     "https://user:password@example.com https://host:8080/path@v1 http://a.b/c:d git@github.com:org/repo.git",
+    "https://jo:a%20s3cret@www.example.com https://abc:xyz@example.org:8080/x",
     "token: /home/me/.cache/huggingface/token_v2\nPWD=/home/user1/project",
     "token: runs/20261125-111951-demo_full_finetune/final",
     "secret: my_secret_key_number_12",

@@ -188,6 +188,7 @@ SECRET_KINDS: tuple[SecretKind, ...] = (
         "password in a URL",
         re.compile(
             r"""://[^\s/:@?#"'`<>{}$\\]{0,100}:(?P<secret>[^\s/@"'`<>{}$\\]{3,200})@(?=[A-Za-z0-9.\[-])"""
+            r"(?!(?:[\w-]+\.)*example\.(?:com|org|net))",  # reserved for documentation, RFC 2606
         ),
         ("://",),
         _is_url_password,
