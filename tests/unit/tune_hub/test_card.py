@@ -119,6 +119,7 @@ prompt="What is the capital of France?"
 ## Reproduce it
 
 ```sh
+tune download HuggingFaceTB/SmolLM2-135M-Instruct --revision 12fd25f77366fa6b3b4b768ec3050bf629380bac
 tune run lora_finetune model=SmolLM2-135M-Instruct data.path=capitals.jsonl
 ```
 

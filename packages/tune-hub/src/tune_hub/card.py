@@ -5,6 +5,7 @@ Source: "Model Cards" and "Model card metadata" in the documentation of the Hugg
 
 import math
 import re
+import shlex
 from collections.abc import Iterator
 from typing import Literal
 
@@ -242,7 +243,11 @@ def _duration(seconds: float) -> str:
 
 def _reproduction(facts: CardFacts) -> Iterator[str]:
     if facts.command:
-        yield f"## Reproduce it\n\n{code_block('sh', facts.command)}"
+        of_base = ["tune", "download", facts.base_model] if facts.base_model else []
+        revision = ["--revision", facts.base_commit] if of_base and facts.base_commit else []
+        commands = [*([shlex.join([*of_base, *revision])] if of_base else []), facts.command]
+        block = code_block("sh", "\n".join(commands))
+        yield f"## Reproduce it\n\n{block}"
     parts = [f"{plain(name)} {plain(version)}" for name, version in facts.versions.items()]
     if facts.git_commit:
         parts.append(f"started at commit {code(facts.git_commit)}")
