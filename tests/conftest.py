@@ -1,5 +1,6 @@
 """Fixtures that several test folders share: the `tune` command, and a real model."""
 
+import gc
 import importlib.util
 import os
 import signal
@@ -8,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from support import Finished, RunTune
 
@@ -16,6 +18,19 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Both are ignored where tests run in the background or under nohup, and by all that they start then.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+# A property is tried on few examples for a change, on many at night (--hypothesis-profile=thorough). How long
+# one takes says nothing on a busy machine.
+settings.register_profile("thorough", max_examples=1000, deadline=None)
+settings.register_profile("quick", max_examples=50, deadline=None)
+settings.load_profile("quick")
+# What the tests import stays: to look through it again and again for garbage takes an eighth of their time.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage in what the tests make alone."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

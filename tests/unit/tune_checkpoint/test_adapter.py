@@ -71,7 +71,7 @@ def merged(tmp_path: Path, base: Path) -> Callable[..., Arrays]:
 
 
 @pytest.mark.usefixtures("small_blocks")
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     outputs=st.integers(1, 40),
     inputs=st.integers(1, 40),

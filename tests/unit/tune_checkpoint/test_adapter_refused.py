@@ -327,7 +327,7 @@ def test_output_never_takes_the_place_of_the_adapter(base: Path, tmp_path: Path)
     assert (adapter / "adapter_model.safetensors").exists()
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damaged_adapter_is_merged_or_refused(base: Path, tmp_path: Path, data: st.DataObject):
     tensors = TRAINED | embedding_lora(EMBEDDING) | {f"{NORM}.weight": normal(HIDDEN)}

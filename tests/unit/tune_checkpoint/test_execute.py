@@ -53,7 +53,7 @@ def test_sources_are_put_together_as_numpy_concatenates(
 
 
 @pytest.mark.usefixtures("small_blocks")
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     heads=st.integers(1, 6),
     pairs=st.integers(1, 9),
@@ -84,7 +84,7 @@ def test_vectors_are_reordered_element_by_element(tmp_path: Path):
 
 
 @pytest.mark.usefixtures("small_blocks")
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_strided_tensors_come_out_in_c_order(tmp_path: Path, data: st.DataObject):
     shape = tuple(data.draw(st.lists(st.integers(1, 6), min_size=1, max_size=4), label="shape"))

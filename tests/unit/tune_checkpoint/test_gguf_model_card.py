@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from gguf.metadata import Metadata as GgufMetadata
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gguf_samples import fields, read_file, write_hf
@@ -69,13 +69,11 @@ def test_name_of_the_folder_is_the_models_where_no_card_names_it(write_llama: Wr
     assert (found["general.name"], found["general.license"]) == ("my-model", "mit")
 
 
-@settings(max_examples=100)
 @given(st.dictionaries(st.sampled_from(list(STATED)), st.text(min_size=1)))
 def test_any_text_comes_back_from_the_card(stated: dict[str, str]):
     assert card_values(card_files(Metadata(Path("model.gguf"), stated))) == stated
 
 
-@settings(max_examples=100)
 @given(st.binary() | st.text().map(lambda text: f"---\nlicense: {text}\n---".encode()))
 def test_any_card_is_read_or_passed_over(content: bytes):
     assert all(isinstance(value, str) for value in card_values([SideFile("README.md", content)]).values())

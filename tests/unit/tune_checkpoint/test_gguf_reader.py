@@ -7,7 +7,7 @@ from typing import Any
 
 import gguf
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tune_checkpoint import (
@@ -187,7 +187,6 @@ def whole(write_llama_once: WriteLlama) -> bytes:
 flips = st.lists(st.tuples(st.integers(0, HEADER_BYTES), st.integers(0, 255)), min_size=1, max_size=6)
 
 
-@settings(max_examples=300)
 @given(flips=flips)
 @example(flips=[(8, 255)])
 def test_damaged_file_is_planned_or_refused(scratch: Path, whole: bytes, flips: list[tuple[int, int]]):

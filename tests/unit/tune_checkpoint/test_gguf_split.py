@@ -171,7 +171,7 @@ def test_folder_with_several_models_asks_which(split: Any, write_llama: WriteLla
         open_checkpoint(folder)
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(number=st.integers(1, 3), place=st.integers(0, 700), byte=st.integers(0, 255))
 def test_damaged_part_is_planned_or_refused_by_name(split: Any, number: int, place: int, byte: int):
     path = part(split.path.parent, number)

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import pytest
 from gguf import GGMLQuantizationType
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gguf_samples import LLAMA3, contents, fields, read_file, write_hf
@@ -285,7 +285,6 @@ VALUES = st.one_of(
 )
 
 
-@settings(max_examples=100)
 @given(pairs=st.dictionaries(st.text(min_size=1), VALUES, max_size=6))
 def test_any_metadata_reads_as_it_was_written(
     tmp_path_factory: pytest.TempPathFactory, pairs: dict[str, tuple[bytes, Any]]

@@ -113,7 +113,7 @@ def test_tiny_values_become_zeros_without_a_word(write_llama: WriteLlama, tmp_pa
     assert not open_checkpoint(path)["token_embd.weight"].numpy().any()
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.floats(0, 1, exclude_max=True), byte=st.integers(0, 255), cut=st.booleans())
 def test_damaged_config_is_planned_or_refused(plan: Plan, place: float, byte: int, cut: bool):
     content = json.dumps(CONFIG | {"rope_scaling": LLAMA3, "architectures": ["LlamaForCausalLM"]}).encode()

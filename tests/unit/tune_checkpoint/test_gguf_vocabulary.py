@@ -314,7 +314,7 @@ def test_broken_tokenizer_files_are_named(folder: Folder, files: dict[str, Any],
     assert str(folder.path) in str(caught.value)
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.floats(0, 1, exclude_max=True), byte=st.integers(0, 255), cut=st.booleans())
 def test_damaged_tokenizer_is_planned_or_refused(folder: Folder, place: float, byte: int, cut: bool):
     path = folder.path / "tokenizer.json"

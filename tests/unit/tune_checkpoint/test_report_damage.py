@@ -70,7 +70,7 @@ JSON: st.SearchStrategy[Any] = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_damaged_bytes_are_told_in_words(sound: Path, data: st.DataObject):
     path = data.draw(st.sampled_from(sorted(sound.iterdir())), "file")
@@ -90,7 +90,7 @@ def test_damaged_bytes_are_told_in_words(sound: Path, data: st.DataObject):
         path.write_bytes(content)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_any_json_in_any_place_is_told_in_words(sound: Path, data: st.DataObject):
     path = data.draw(st.sampled_from(sorted(sound.glob("*.json"))), "file")

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
@@ -161,7 +161,6 @@ def test_changed_bytes_give_a_tokenizer_or_a_named_error(
 ):
     path = tmp_path_factory.mktemp("changed") / "m"
 
-    @settings(max_examples=300, deadline=None)
     @given(changes=changes)
     @example(changes=[(0, 0)])
     def check(changes: list[tuple[int, int]]):
@@ -176,7 +175,6 @@ def test_changed_bytes_give_a_tokenizer_or_a_named_error(
     check()
 
 
-@settings(max_examples=200, deadline=None)
 @given(
     content=st.binary(max_size=60),
     head=st.sampled_from([b"", b"\x0a\x05\x0a\x03abc", b'{"vocab":', b"IQ== 0\n"]),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
@@ -158,7 +158,6 @@ def test_ids_and_text_are_those_of_sentencepiece(trained: Callable[[str], Made],
 def test_any_text_gets_the_ids_of_sentencepiece(trained: Callable[[str], Made], name: str):
     made = trained(name)
 
-    @settings(max_examples=150, deadline=None)
     @given(text=texts)
     def check(text: str):
         assert_equal(made, text)
@@ -166,7 +165,6 @@ def test_any_text_gets_the_ids_of_sentencepiece(trained: Callable[[str], Made], 
     check()
 
 
-@settings(max_examples=100, deadline=None)
 @given(text=texts)
 def test_any_text_survives(trained: Callable[[str], Made], text: str):
     _, ours, _ = trained("llama")
@@ -240,7 +238,6 @@ def test_runs_of_spaces_that_share_a_score_grow_from_their_beginning(tmp_path: P
     assert len(made[2].warnings) == 1
 
 
-@settings(max_examples=100, deadline=None)
 @given(
     vocabulary=st.lists(st.text("ab\u2581", min_size=2, max_size=6), unique=True, max_size=12),
     text=st.text("ab ", max_size=25),

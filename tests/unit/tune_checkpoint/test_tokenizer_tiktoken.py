@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
@@ -125,7 +125,6 @@ def test_ids_and_text_are_those_of_tiktoken(llama3: Llama3):
         assert ours.decode(ids, skip_special_tokens=False) == text
 
 
-@settings(max_examples=200, deadline=None)
 @given(text=texts)
 def test_any_text_gets_the_ids_of_tiktoken(llama3: Llama3, text: str):
     reference, ours, _ = llama3
@@ -134,14 +133,12 @@ def test_any_text_gets_the_ids_of_tiktoken(llama3: Llama3, text: str):
     assert ours.decode(ids, skip_special_tokens=False) == text
 
 
-@settings(max_examples=100, deadline=None)
 @given(ids=st.lists(st.integers(0, len(TOKENS) - 1), max_size=12))
 def test_any_ids_become_the_text_of_tiktoken(llama3: Llama3, ids: list[int]):
     reference, ours, _ = llama3
     assert ours.decode(ids) == reference.decode(ids)
 
 
-@settings(max_examples=100, deadline=None)
 @given(
     extra=st.lists(st.text("ab", min_size=2, max_size=6), unique=True, max_size=12),
     text=st.text("ab", max_size=25),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
@@ -271,7 +271,6 @@ def test_file_cut_at_any_byte_is_an_error_of_ours(tmp_path: Path, form: str):
 
 
 @given(data=st.data())
-@settings(max_examples=300, deadline=None)
 def test_damaged_file_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject):
     folder = tmp_path_factory.getbasetemp()
     form = data.draw(st.sampled_from(list(FORMATS)))
@@ -291,7 +290,6 @@ def test_damaged_file_is_read_or_refused(tmp_path_factory: pytest.TempPathFactor
 
 
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
 def test_any_views_of_storages_are_read_as_torch_reads_them(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tune_checkpoint.dtypes import ITEM_BYTES
@@ -169,7 +169,6 @@ def test_two_tensors_of_one_name_are_refused():
         max_size=6,
     )
 )
-@settings(max_examples=60, deadline=None)
 def test_what_is_written_is_read_by_torch_and_by_us(
     tmp_path_factory: pytest.TempPathFactory, shapes: dict[str, tuple[str, tuple[int, ...]]]
 ):

@@ -28,10 +28,10 @@ TEXT = (
 )
 NUMBER = st.floats(min_value=0, exclude_min=True, allow_nan=False)
 FINITE = st.floats(min_value=0, exclude_min=True, allow_nan=False, allow_infinity=False)
-quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+one_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-@quick
+@one_folder
 @given(TEXT)
 def test_any_text_given_to_a_text_option_arrives_unchanged(text):
     if text == "null" or (text[:1] == text[-1:] == '"' and len(text) > 1):
@@ -42,7 +42,7 @@ def test_any_text_given_to_a_text_option_arrives_unchanged(text):
     assert config.data.column_map == {"output": f"x{text}"}
 
 
-@quick
+@one_folder
 @given(TEXT)
 def test_any_text_can_be_given_as_a_json_string(text):
     quoted = msgspec.json.encode(text).decode()
@@ -54,7 +54,7 @@ def file(tmp_path) -> Path:
     return tmp_path / "c.yaml"
 
 
-@quick
+@one_folder
 @given(
     text=TEXT,
     lr=FINITE,
@@ -78,7 +78,7 @@ def test_any_config_that_is_written_reads_back_equal(file, text, lr, limit, name
     assert load_config(FULL, file).config == before
 
 
-@quick
+@one_folder
 @given(prompts=TEXT | st.lists(TEXT, max_size=3))
 def test_texts_and_lists_of_texts_read_back_equal(file, prompts):
     before = msgspec.convert({"model": "m", "prompt": prompts}, GENERATE)
@@ -97,7 +97,7 @@ WORD = st.one_of(
 )
 
 
-@quick
+@one_folder
 @given(st.lists(WORD, max_size=4))
 def test_arbitrary_words_give_a_config_or_a_message_and_nothing_else(words):
     try:
@@ -109,7 +109,7 @@ def test_arbitrary_words_give_a_config_or_a_message_and_nothing_else(words):
         assert all(override.typed for override in overrides)
 
 
-@quick
+@one_folder
 @given(st.binary(max_size=40) | TEXT.map(str.encode) | TEXT.map(lambda text: f"model: {text}\n".encode()))
 def test_an_arbitrary_file_gives_a_config_or_a_message_and_nothing_else(file, content):
     file.write_bytes(content)

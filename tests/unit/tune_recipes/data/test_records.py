@@ -3,7 +3,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tune_recipes.data.records import parse_records, read_records, read_with_fingerprint
@@ -91,7 +91,6 @@ JSON_LIKE = st.lists(st.sampled_from([*'[]{}",:\\\n\r 1-eu', "\\ud800", '{"a": "
 )
 
 
-@settings(deadline=None)
 @given(st.one_of(st.binary(), JSON_LIKE.map(str.encode), st.text().map(str.encode)))
 def test_any_bytes_are_records_or_a_user_error(content):
     try:
@@ -102,7 +101,6 @@ def test_any_bytes_are_records_or_a_user_error(content):
         json.dumps(record.fields, ensure_ascii=False).encode()
 
 
-@settings(deadline=None)
 @given(st.lists(st.dictionaries(st.text(), st.one_of(st.text(), st.integers(), st.none())), min_size=1))
 def test_records_survive_the_round_trip(rows):
     for text in (json.dumps(rows), as_jsonl(rows)):

@@ -173,7 +173,7 @@ def stream(tokenizer, ids, *, skip):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text(max_size=30), skip=st.booleans())
 def test_streamed_text_adds_up_and_is_never_half_a_character(tokenizers, kind, text, skip):
     tokenizer = tokenizers[kind]
@@ -184,7 +184,6 @@ def test_streamed_text_adds_up_and_is_never_half_a_character(tokenizers, kind, t
         assert "\ufffd" not in "".join(pieces)
 
 
-@settings(max_examples=100, deadline=None)
 @given(ids=st.lists(st.integers(0, 419), max_size=12), skip=st.booleans())
 def test_streamed_text_adds_up_even_when_its_bytes_are_no_text(tokenizers, ids, skip):
     tokenizer = tokenizers["byte_level"]
