@@ -189,11 +189,6 @@ def test_a_run_on_gpus_that_are_not_here_is_not_resumed_on_something_else(refuse
     assert "`--nproc 2` trains with 2 processes on the CPU" in message or os.cpu_count() == 1
 
 
-def test_a_run_that_is_going_on_is_not_resumed(refused, run):
-    with runs.locked(run):
-        assert "is going on" in refused("run", "--resume", run)
-
-
 def test_a_run_that_nobody_was_left_to_end_is_marked_as_it_ended(tune_here, run, capsys):
     for ending, code, status in (
         ("import os; os.kill(os.getpid(), 2)", 130, "interrupted"),

@@ -3,7 +3,6 @@
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -267,16 +266,3 @@ def test_a_disk_that_fills_up_while_it_is_written_to_leaves_no_half_checkpoint(
     with pytest.raises(TrainingFailed, match=r"the disk is full.*missing\n  nothing was saved before"):
         saver.wait()
     assert names(folder) == []
-
-
-def test_one_process_that_has_not_saved_yet_has_not_imported_what_many_need():
-    code = (
-        "import sys, tune_recipes.train.run, tune_recipes.runner\n"
-        "from tune_recipes.train.distributed import join_world\n"
-        "with join_world() as world: world.largest([1])\n"
-        "heavy = ['torch.distributed.' + n for n in ('fsdp', 'elastic', 'tensor.', 'checkpoint')]\n"
-        "bad = [m for m in sys.modules if m.startswith(tuple(heavy))]\n"
-        "sys.exit(str(bad[:3]) if bad else 0)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
