@@ -1,6 +1,5 @@
 """`plan_conversion` and `convert`. The module's name leaves `tune_checkpoint.convert` to the function."""
 
-import errno
 import hashlib
 import shutil
 import time
@@ -13,15 +12,13 @@ from msgspec import Struct
 
 from tune_checkpoint.atomic import atomic_folder
 from tune_checkpoint.dtypes import CLI_DTYPES
-from tune_checkpoint.errors import WriteFailedError, reading
+from tune_checkpoint.errors import WriteFailedError, reading, writing
 from tune_checkpoint.kinds import detect_kind
 from tune_checkpoint.layout import FileLayout, safetensors_layout
 from tune_checkpoint.output_folder import check_apart, check_output
 from tune_checkpoint.plan import KINDS, TARGETS, Kind, Plan, Progress, SideFile, Target
 from tune_checkpoint.shards import DEFAULT_SHARD_BYTES, write_file
 from tune_checkpoint.threads import num_jobs
-
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 Planner = Callable[[Path, str | None, Kind], Plan]
 
@@ -54,6 +51,17 @@ class ConversionResult(Struct, frozen=True):
     """The weights were read again, and were what had been computed."""
     warnings: tuple[str, ...]
     """What the source lacked and could not be made, and what in it is damaged, one sentence each."""
+
+
+class _Writing(Struct, frozen=True):
+    """How a plan is carried out: what `convert` is told beside what to make."""
+
+    output_dir: Path
+    force: bool
+    max_shard_size: int
+    verify: bool
+    jobs: int
+    progress: Progress | None
 
 
 def plan_conversion(
@@ -169,56 +177,47 @@ def convert(
     _check_arguments(to, kind, dtype, quant)
     started = time.perf_counter()
     src, output_dir = Path(src), Path(output_dir)
-    try:
+    how = _Writing(output_dir, force, max_shard_size, verify, num_jobs(jobs), progress)
+    with writing(output_dir):
         check_output(src, adapter, output_dir, to, force=force)
         plan = plan_conversion(src, to=to, kind=kind, dtype=dtype, adapter=adapter, quant=quant)
         check_apart(_paths(plan), output_dir)
-        weights, damaged = _carry_out(
-            plan, output_dir, force, max_shard_size, verify, num_jobs(jobs), progress
-        )
-    except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        hint = "; make room, or choose another disk" if error.errno in DISK_FULL else ""
-        raise WriteFailedError(
-            f"{output_dir}: could not be written: {error.strerror}{where}{hint}"
-        ) from error
+        weights, damaged = _carry_out(plan, how)
+    return _result(plan, how, weights, damaged, time.perf_counter() - started)
+
+
+def _carry_out(plan: Plan, how: _Writing) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Write everything the plan has, and give the names of the weights' files, and warnings."""
+    # Brings numpy, which planning does without.
+    from tune_checkpoint.write import Meter, check_written, forget_record, write_layout
+
+    files, index = _layout(plan, how.max_shard_size)
+    meter = Meter(how.progress, plan.nbytes * (2 if how.verify else 1))
+    with atomic_folder(how.output_dir, force=how.force, key=_key(plan, how.max_shard_size)) as folder:
+        _check_room(plan, how.output_dir, folder)
+        record = write_layout(files, folder, meter, jobs=how.jobs, checked=how.verify)
+        if how.verify:
+            check_written(files, folder, record, meter, jobs=how.jobs)
+        for file in (*index, *plan.files):
+            write_file(folder / file.name, file.content)
+        forget_record(folder)
+    return (*(file.name for file in files), *(file.name for file in index)), tuple(record.damaged)
+
+
+def _result(
+    plan: Plan, how: _Writing, weights: tuple[str, ...], damaged: tuple[str, ...], seconds: float
+) -> ConversionResult:
     return ConversionResult(
-        output_dir=str(output_dir),
+        output_dir=str(how.output_dir),
         kind=plan.kind,
         files=(*weights, *(file.name for file in plan.files)),
         num_tensors=len(plan.tensors),
         num_parameters=plan.num_parameters,
         nbytes=plan.nbytes,
-        seconds=time.perf_counter() - started,
-        verified=verify,
+        seconds=seconds,
+        verified=how.verify,
         warnings=(*plan.warnings, *damaged),
     )
-
-
-def _carry_out(
-    plan: Plan,
-    output_dir: Path,
-    force: bool,
-    max_shard_size: int,
-    verify: bool,
-    jobs: int,
-    progress: Progress | None,
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Write everything the plan has, and give the names of the weights' files, and warnings."""
-    # Brings numpy, which planning does without.
-    from tune_checkpoint.write import Meter, check_written, forget_record, write_layout
-
-    files, index = _layout(plan, max_shard_size)
-    meter = Meter(progress, plan.nbytes * (2 if verify else 1))
-    with atomic_folder(output_dir, force=force, key=_key(plan, max_shard_size)) as folder:
-        _check_room(plan, output_dir, folder)
-        record = write_layout(files, folder, meter, jobs=jobs, checked=verify)
-        if verify:
-            check_written(files, folder, record, meter, jobs=jobs)
-        for file in (*index, *plan.files):
-            write_file(folder / file.name, file.content)
-        forget_record(folder)
-    return (*(file.name for file in files), *(file.name for file in index)), tuple(record.damaged)
 
 
 def _layout(plan: Plan, max_shard_size: int) -> tuple[tuple[FileLayout, ...], tuple[SideFile, ...]]:

@@ -1,9 +1,12 @@
 """What can go wrong with a checkpoint, each with a message that says what, where, why and what to do next."""
 
+import errno
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class CheckpointError(Exception):
@@ -54,3 +57,14 @@ def reading(path: Path | str) -> Generator[None]:
         yield
     except OSError as error:
         raise ReadFailedError(f"{error.filename or path}: cannot be read: {error.strerror}") from error
+
+
+@contextmanager
+def writing(path: Path | str) -> Generator[None]:
+    """Tell what the system refuses in the block as a `WriteFailedError` of `path`."""
+    try:
+        yield
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        hint = "; make room, or choose another disk" if error.errno in DISK_FULL else ""
+        raise WriteFailedError(f"{path}: could not be written: {error.strerror}{where}{hint}") from error
