@@ -3,11 +3,28 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from cyclopts import Parameter
 
 from tune_cli.output import print_json, warn
+
+Kind = Literal["hf", "meta", "mistral", "gguf", "torchtune", "litgpt", "torch"]
+Target = Literal["hf", "meta", "gguf"]
+Dtype = Literal["fp32", "fp16", "bf16"]
+
+
+class _Asked(NamedTuple):
+    """What the command line says of what is made, and where."""
+
+    src: Path
+    folder: Path
+    to: Target
+    kind: Kind | None
+    dtype: Dtype | None
+    adapter: Path | None
+    quant: str | None
+    force: bool
 
 
 def convert_ckpt(
@@ -15,12 +32,9 @@ def convert_ckpt(
     /,
     *,
     output_dir: Annotated[Path | None, Parameter(metavar="DIR")] = None,
-    to: Literal["hf", "meta", "gguf"] = "hf",
-    from_: Annotated[
-        Literal["hf", "meta", "mistral", "gguf", "torchtune", "litgpt", "torch"] | None,
-        Parameter(name="--from", metavar="KIND"),
-    ] = None,
-    dtype: Literal["fp32", "fp16", "bf16"] | None = None,
+    to: Target = "hf",
+    from_: Annotated[Kind | None, Parameter(name="--from", metavar="KIND")] = None,
+    dtype: Dtype | None = None,
     max_shard_size: Annotated[str | None, Parameter(metavar="SIZE")] = None,
     adapter: Annotated[Path | None, Parameter(metavar="DIR")] = None,
     quant: Annotated[str | None, Parameter(metavar="TYPE")] = None,
@@ -48,34 +62,48 @@ def convert_ckpt(
         json: Print one JSON object.
         jobs: Tensors worked on at a time; by default one for each core.
     """
-    from tune_checkpoint import convert, plan_conversion
     from tune_checkpoint.arguments import check_arguments, default_output_dir, parse_size
-    from tune_checkpoint.conversion_text import conversion_lines, plan_json, plan_lines
-    from tune_checkpoint.interrupts import GOES_ON, heeding_sigterm, status_of
-    from tune_checkpoint.output_folder import check_output
-    from tune_checkpoint.progress import ProgressLine
 
     size = parse_size(max_shard_size)
     check_arguments(to=to, quant=quant, dtype=dtype, max_shard_size=max_shard_size, jobs=jobs)
     folder = output_dir or default_output_dir(src, to, quant)
+    asked = _Asked(src, folder, to, from_, dtype, adapter, quant, force)
     if dry_run:
-        check_output(src, adapter, folder, to, force=force)
-        plan = plan_conversion(src, to=to, kind=from_, dtype=dtype, adapter=adapter, quant=quant)
-        warn(plan.warnings)
-        print_json(plan_json(plan, folder)) if json else print("\n".join(plan_lines(plan, folder)))
-        return 0
+        return _show_plan(asked, json=json)
+    return _convert(asked, size, verify=verify, jobs=jobs, json=json)
+
+
+def _show_plan(asked: _Asked, *, json: bool) -> int:
+    from tune_checkpoint import plan_conversion
+    from tune_checkpoint.conversion_text import plan_json, plan_lines
+    from tune_checkpoint.output_folder import check_output
+
+    src, folder, to, kind, dtype, adapter, quant, force = asked
+    check_output(src, adapter, folder, to, force=force)
+    plan = plan_conversion(src, to=to, kind=kind, dtype=dtype, adapter=adapter, quant=quant)
+    warn(plan.warnings)
+    print_json(plan_json(plan, folder)) if json else print("\n".join(plan_lines(plan, folder)))
+    return 0
+
+
+def _convert(asked: _Asked, max_shard_size: int, *, verify: bool, jobs: int | None, json: bool) -> int:
+    from tune_checkpoint import convert
+    from tune_checkpoint.conversion_text import conversion_lines
+    from tune_checkpoint.interrupts import GOES_ON, heeding_sigterm, status_of
+    from tune_checkpoint.progress import ProgressLine
+
     try:
         with heeding_sigterm(), ProgressLine("converting") as progress:
             result = convert(
-                src,
-                folder,
-                to=to,
-                kind=from_,
-                dtype=dtype,
-                adapter=adapter,
-                quant=quant,
-                force=force,
-                max_shard_size=size,
+                asked.src,
+                asked.folder,
+                to=asked.to,
+                kind=asked.kind,
+                dtype=asked.dtype,
+                adapter=asked.adapter,
+                quant=asked.quant,
+                force=asked.force,
+                max_shard_size=max_shard_size,
                 verify=verify,
                 jobs=jobs,
                 progress=progress,
