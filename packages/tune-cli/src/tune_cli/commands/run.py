@@ -61,8 +61,6 @@ def run(
         rdzv_id: Name of the run, where several meet at one place.
     """
     from tune_cli.configured import HELP, split_overrides
-    from tune_recipes.catalog import find_recipe
-    from tune_recipes.errors import UserError
 
     names, changes = split_overrides([word for word in (recipe, *overrides) if word is not None])
     if any(word in HELP for word in changes) or names[1:] == ["help"]:
@@ -80,6 +78,15 @@ def run(
         all_ranks=all_ranks,
         dry_run=dry_run,
     )
+    return _begin(names, changes, config, resume, wish, debug=debug)
+
+
+def _begin(
+    names: list[str], changes: list[str], config: str | None, resume: Path | None, wish: Wish, *, debug: bool
+) -> int:
+    from tune_recipes.catalog import find_recipe
+    from tune_recipes.errors import UserError
+
     if resume:
         settings = [f"--config {config}"] if config is not None else []
         return _resume(resume, names, [*settings, *names[1:], *changes], wish, debug=debug)
