@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from tune_recipes.terminal import can_draw_bar
+from tune_checkpoint.progress import can_redraw
 from tune_recipes.train.progress import Progress, open_progress
 
 
@@ -24,11 +24,11 @@ def test_bar_is_drawn_only_where_it_can_be_and_is_wanted(monkeypatch, variables,
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
 
-    assert can_draw_bar() is expected
+    assert can_redraw() is expected
     with open_progress(0, 1) as training:
         assert (type(training) is not Progress) is expected
 
 
 def test_no_bar_is_drawn_off_a_terminal(monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
-    assert not can_draw_bar()
+    assert not can_redraw()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tune_recipes.terminal import can_draw_bar
+from tune_checkpoint.progress import can_redraw
 
 
 class Progress:
@@ -62,7 +62,7 @@ class _LiveProgress(Progress):
 @contextmanager
 def open_progress(done: int, num_steps: int) -> Iterator[Progress]:
     """Yield the progress of a loop, with a bar where standard error is a terminal that can show one."""
-    if not can_draw_bar():
+    if not can_redraw():
         yield Progress(done, num_steps)
         return
     from rich.console import Console
