@@ -33,6 +33,11 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+def pytest_unconfigure() -> None:
+    """Let Python clear up what was imported when it ends."""
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="session")
 def smollm2_gguf() -> Path:
     """SmolLM2-135M-Instruct as a Q4_1 GGUF file, installed with the development dependencies."""
