@@ -7,10 +7,9 @@ from typing import Annotated, Literal, NamedTuple
 
 from cyclopts import Parameter
 
+from tune_checkpoint.plan import Kind, Target
 from tune_cli.output import print_json, warn
 
-Kind = Literal["hf", "meta", "mistral", "gguf", "torchtune", "litgpt", "torch"]
-Target = Literal["hf", "meta", "gguf"]
 Dtype = Literal["fp32", "fp16", "bf16"]
 
 
