@@ -121,9 +121,10 @@ def test_config_is_the_bases_byte_for_byte(tmp_path: Path, merge: Callable[..., 
 
 def test_tokenizer_of_the_adapter_takes_the_place_of_the_bases(tmp_path: Path, merge: Callable[..., Any]):
     (tmp_path / "base").mkdir()
-    (tmp_path / "base" / "special_tokens_map.json").write_text("{}")
-    (tmp_path / "base" / "generation_config.json").write_text("{}")
+    for name in ("special_tokens_map.json", "tekken.json", "generation_config.json"):
+        (tmp_path / "base" / name).write_text("{}")
     files = {
+        "sentencepiece.bpe.model": "pieces",
         "tokenizer.json": json.dumps(TOKENIZER),
         "tokenizer_config.json": '{"eos_token": "<s>"}',
         "chat_template.jinja": "{{ messages }}",
@@ -132,7 +133,7 @@ def test_tokenizer_of_the_adapter_takes_the_place_of_the_bases(tmp_path: Path, m
     _, _, warnings = merge(lora(QUERY), files=files)
     written = {path.name: path.read_text() for path in (tmp_path / "out").glob("[!m]*")}
     assert {name: written.get(name) for name in files} == files | {"README.md": None}
-    assert "special_tokens_map.json" not in written  # it belongs to the other tokenizer
+    assert not {"special_tokens_map.json", "tekken.json"} & written.keys()  # the other tokenizer's
     assert "generation_config.json" in written
     assert warnings == ()
 

@@ -28,26 +28,29 @@ VOCABULARY = re.compile(
     r"|tiktoken\.model"
 )
 """Names of the files that hold a tokenizer's tokens."""
+CHAT_TEMPLATES = frozenset({"chat_template.jinja", "chat_template.json"})
+BESIDE_VOCABULARY = CHAT_TEMPLATES | {
+    "added_tokens.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    TOKENIZER_CONFIG,
+}
+"""Files of a tokenizer that hold no vocabulary themselves."""
 OTHERS = frozenset(
     {
         CONFIG,
         GENERATION_CONFIG,
-        TOKENIZER_CONFIG,
         "MODEL_CARD.md",
         "README.md",
-        "added_tokens.json",
-        "chat_template.jinja",
-        "chat_template.json",
         "feature_extractor_config.json",
         "image_processor_config.json",
-        "merges.txt",
         "preprocessor_config.json",
         "processor_config.json",
         "quant_config.json",
         "quantize_config.json",
         "requirements.txt",
-        "special_tokens_map.json",
         "video_preprocessor_config.json",
+        *BESIDE_VOCABULARY,
         *LEGAL,
     }
 )
@@ -101,8 +104,18 @@ def copied_companions(folder: Path, paths: Iterable[Path]) -> tuple[list[SideFil
     return files, warnings
 
 
+def is_vocabulary(name: str) -> bool:
+    """Whether a file of this name holds a tokenizer's tokens."""
+    return VOCABULARY.fullmatch(name) is not None
+
+
+def is_of_tokenizer(name: str) -> bool:
+    """Whether a file of this name is one of those that make up a tokenizer."""
+    return name in BESIDE_VOCABULARY or is_vocabulary(name)
+
+
 def _is_known(name: str) -> bool:
-    return name in OTHERS or VOCABULARY.fullmatch(name) is not None
+    return name in OTHERS or is_vocabulary(name)
 
 
 def _code_files(folder: Path) -> Iterator[str]:

@@ -8,10 +8,10 @@ from tune_checkpoint.checkpoint import read_whole
 from tune_checkpoint.companions import (
     CONFIG,
     GENERATION_CONFIG,
-    VOCABULARY,
     copied_companions,
     find_companions,
     find_strangers,
+    is_vocabulary,
 )
 from tune_checkpoint.dtypes import TORCH_NAMES
 from tune_checkpoint.errors import CorruptFileError, UnsupportedCheckpointError
@@ -160,7 +160,7 @@ def companions(
         files.append(json_file(CONFIG, _with_dtype(config, name) | named))
     beside = [path for path in find_companions(folder) if path.name != CONFIG]
     copied, too_large = copied_companions(folder, beside)
-    if not any(VOCABULARY.fullmatch(path.name) for path in beside):
+    if not any(is_vocabulary(path.name) for path in beside):
         warnings.append(
             f"tokenizer.json: no tokenizer in {folder}; copy the original model's tokenizer files"
         )

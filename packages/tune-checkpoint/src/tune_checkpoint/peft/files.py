@@ -4,21 +4,16 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
-from tune_checkpoint.companions import CONFIG, MAX_SIDE_BYTES
+from tune_checkpoint.companions import (
+    CHAT_TEMPLATES,
+    CONFIG,
+    MAX_SIDE_BYTES,
+    is_of_tokenizer,
+    is_vocabulary,
+)
 from tune_checkpoint.errors import CorruptFileError
 from tune_checkpoint.plan import Plan, SideFile
 from tune_checkpoint.planning import copied_file, is_object, json_file
-
-TEMPLATES = ("chat_template.jinja", "chat_template.json")
-VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
-TOKENIZER_FILES = (
-    *VOCABULARIES,
-    *TEMPLATES,
-    "added_tokens.json",
-    "merges.txt",
-    "special_tokens_map.json",
-    "tokenizer_config.json",
-)
 
 
 def base_config(plan: Plan) -> dict[str, Any]:
@@ -34,6 +29,9 @@ def merged_files(
 ) -> tuple[tuple[SideFile, ...], tuple[str, ...]]:
     """The files beside the weights, and warnings.
 
+    An adapter that brings a vocabulary brings a whole tokenizer: no file of the base's stays beside it. One
+    that brings none may have a chat template of its own.
+
     Args:
         plan: of the base.
         folder: of the adapter.
@@ -43,9 +41,10 @@ def merged_files(
     files = {file.name: file for file in plan.files}
     if changes and CONFIG in files:
         files[CONFIG] = json_file(CONFIG, _changed(base_config(plan), changes))
-    brought = {name: copied_file(folder / name) for name in TOKENIZER_FILES if _is_small_file(folder / name)}
-    if not brought.keys() & {*VOCABULARIES}:
-        templates = {name: file for name, file in brought.items() if name in TEMPLATES}
+    small = sorted(path for path in folder.iterdir() if is_of_tokenizer(path.name) and _is_small_file(path))
+    brought = {path.name: copied_file(path) for path in small}
+    if not any(is_vocabulary(name) for name in brought):
+        templates = {name: file for name, file in brought.items() if name in CHAT_TEMPLATES}
         return tuple((files | templates).values()), plan.warnings
     num_tokens = _num_tokens(folder, brought)
     if num_rows is not None and num_tokens > num_rows:
@@ -54,7 +53,7 @@ def merged_files(
             "that of the base was kept"
         )
         return tuple(files.values()), (*plan.warnings, warning)
-    kept = {name: file for name, file in files.items() if name not in TOKENIZER_FILES}
+    kept = {name: file for name, file in files.items() if not is_of_tokenizer(name)}
     warnings = tuple(warning for warning in plan.warnings if not warning.startswith("tokenizer.json: "))
     return tuple((kept | brought).values()), warnings
 
