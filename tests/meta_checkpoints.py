@@ -15,6 +15,10 @@ Weights = dict[str, Tensor]
 ROW_PARALLEL = ("attention.wo.weight", "feed_forward.w2.weight")
 """Split by columns; other matrices are split by rows."""
 
+LLAMA3 = {"rope_theta": 500000.0}
+SCALED = LLAMA3 | {"use_scaled_rope": True}
+"""What `params.json` of Llama 3 has, and of Llama 3.1."""
+
 HF_NAMES = {
     "attention.wq.weight": "self_attn.q_proj.weight",
     "attention.wk.weight": "self_attn.k_proj.weight",
@@ -117,6 +121,24 @@ def write_meta(
             pieces["output.weight"] = pieces["tok_embeddings.weight"]
         torch.save(pieces, folder / f"consolidated.{part:02}.pth")
     return folder
+
+
+def write_random(folder: Path, model: MetaModel | None = None, **options: Any) -> tuple[MetaModel, Weights]:
+    """Write a model with random weights; options are those of `write_meta`."""
+    model = model or MetaModel()
+    weights = random_weights(model)
+    write_meta(folder, model, weights, **options)
+    return model, weights
+
+
+def rewrite(path: Path, **changes: Tensor | None) -> None:
+    """Put tensors of a file in the place of others, or leave them out."""
+    weights = torch.load(path) | changes
+    torch.save({name: tensor for name, tensor in weights.items() if tensor is not None}, path)
+
+
+def config_of(folder: Path, name: str = "config.json") -> dict[str, Any]:
+    return json.loads((folder / name).read_text())
 
 
 def _piece(name: str, tensor: Tensor, model: MetaModel, part: int, num_parts: int, embedding: str) -> Tensor:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from isolated import run_with
-from meta_checkpoints import MetaModel, meta_logits, random_weights, write_meta
+from meta_checkpoints import LLAMA3, SCALED, MetaModel, meta_logits, random_weights, write_meta
 from tune_checkpoint import convert, open_checkpoint
 
 REFERENCE = """
@@ -37,8 +37,6 @@ for job in json.loads(sys.argv[1]):
 print("CONFIGS", json.dumps(configs))
 """
 
-LLAMA3 = {"rope_theta": 500000.0}
-
 
 class Case(NamedTuple):
     """A checkpoint that both convert."""
@@ -61,11 +59,11 @@ CASES = {
     "llama2-8-parts": Case("2", 8, MetaModel(n_kv_heads=8)),
     "code-llama": Case("2", 4, MetaModel(n_kv_heads=4, params={"rope_theta": 1e6})),
     "llama3": Case("3", 4, MetaModel(n_kv_heads=4, params=LLAMA3)),
-    "llama3.1": Case("3.1", 2, MetaModel(n_kv_heads=2, params=LLAMA3 | {"use_scaled_rope": True}), "4.47.1"),
+    "llama3.1": Case("3.1", 2, MetaModel(n_kv_heads=2, params=SCALED), "4.47.1"),
     "llama3.2": Case(
         "3.2",
         1,
-        MetaModel(n_kv_heads=2, is_tied=True, params=LLAMA3 | {"use_scaled_rope": True}),
+        MetaModel(n_kv_heads=2, is_tied=True, params=SCALED),
         "4.47.1",
     ),
 }
@@ -138,9 +136,7 @@ def test_config_says_what_that_of_transformers_converter_does(converted: Convert
 
 
 @pytest.mark.parametrize("num_parts", [1, 2, 4])
-@pytest.mark.parametrize(
-    "params", [{}, LLAMA3, LLAMA3 | {"use_scaled_rope": True}], ids=["llama2", "llama3", "llama3.1"]
-)
+@pytest.mark.parametrize("params", [{}, LLAMA3, SCALED], ids=["llama2", "llama3", "llama3.1"])
 def test_converted_model_computes_what_metas_program_does(
     tmp_path: Path, params: dict[str, Any], num_parts: int
 ):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from meta_checkpoints import MetaModel, Weights, hf_weights, random_weights, write_meta
+from meta_checkpoints import MetaModel, Weights, config_of, hf_weights, random_weights, write_meta
 from tune_checkpoint import CheckpointNotFoundError, CorruptFileError, UnsupportedCheckpointError, convert
 from tune_checkpoint import plan_conversion as plan
 from tune_checkpoint.kinds import detect_kind
@@ -44,10 +44,6 @@ def write(folder: Path, num_files: int = 1, index: bool = False, **changes: Any)
         content = {"metadata": {}, "weight_map": places}
         (folder / "consolidated.safetensors.index.json").write_text(json.dumps(content))
     return weights
-
-
-def config_of(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "config.json").read_text())
 
 
 def assert_converted(folder: Path, weights: Weights) -> None:
