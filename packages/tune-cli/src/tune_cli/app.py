@@ -66,6 +66,7 @@ def make_app() -> App:
 def run(words: Sequence[str]) -> int:
     """Run a command line and return the exit status; every error is a message on standard error."""
     from tune_checkpoint import CheckpointError
+    from tune_hub.errors import HubError
     from tune_launch import LaunchError
     from tune_recipes.errors import UserError
 
@@ -79,8 +80,10 @@ def run(words: Sequence[str]) -> int:
         words = [word for word in words if word != "--debug"]
     try:
         return make_app()(words, exit_on_error=False, print_error=False, result_action="return_value") or 0
-    except (UserError, CheckpointError, LaunchError) as error:
-        return _fail(str(error), status=error.exit_status if isinstance(error, CheckpointError) else 2)
+    except (CheckpointError, HubError) as error:
+        return _fail(str(error), status=error.exit_status)
+    except (UserError, LaunchError) as error:
+        return _fail(str(error))
     except CycloptsError as error:
         return _fail(_explain(error, words[0]))
     except BrokenPipeError:
