@@ -1,6 +1,7 @@
 """The Hub as an ASGI application: notes each request, does harm if it should, and asks who answers it."""
 
 import asyncio
+import traceback
 from collections.abc import Iterable
 from urllib.parse import unquote
 
@@ -28,11 +29,13 @@ class App:
         """LFS files beyond this size come in parts of it; None is never."""
         self.faults: list[Fault] = []
         self.requests: list[Seen] = []
+        self.errors: list[str] = []
+        """What went wrong here and not on purpose."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
         assert scope["type"] == "http"
-        seen = Seen.of(scope)
+        seen = Seen.of(scope, self.origins.cdn.partition("//")[2])
         self.requests.append(seen)
         fault = _met(self.faults, seen)
         wire = Wire(receive, send, seen, fault)
@@ -43,6 +46,9 @@ class App:
             await response(scope, wire.receive, wire.send)
         except (HungUp, ClientDisconnect):
             pass
+        except Exception:
+            self.errors.append(traceback.format_exc())
+            raise
 
     async def _answer(self, request: Request, seen: Seen, fault: Fault, wire: Wire) -> Response:
         if fault.delay:
@@ -55,7 +61,7 @@ class App:
             if fault.redirect:
                 return RedirectResponse(fault.redirect, 302)
             if fault.status:
-                raise Refusal(fault.status, "Something went wrong on purpose")
+                raise Refusal(fault.status, fault.message)
             return await self._route(request, seen)
         except Refusal as refusal:
             return JSONResponse({"error": refusal.message}, refusal.status, refusal.headers)
@@ -63,20 +69,19 @@ class App:
     async def _route(self, request: Request, seen: Seen) -> Response:
         # Empty parts count: the name of a file may begin with a slash.
         parts = [unquote(part) for part in seen.path.split("/")[1:]]
-        on_cdn = seen.host == self.origins.cdn.partition("//")[2]
         match parts:
             case ["_lfs", *rest]:
                 return await lfs.receive(self.store, request, rest)
-            case ["_cdn", sha256] if on_cdn:
+            case ["_cdn", sha256] if seen.on_cdn:
                 return files.from_cdn(self.store, self.origins, request, sha256)
-            case ["api", *rest] if not on_cdn:
+            case ["api", *rest] if not seen.on_cdn:
                 return await api.answer(self.store, self.origins, request, rest, self.page_size)
         kind, parts = ("model", parts) if parts[0] not in api.KINDS else (api.KINDS[parts[0]], parts[1:])
         match parts:
-            case [namespace, name, "info", "lfs", "objects", "batch"] if not on_cdn:
+            case [namespace, name, "info", "lfs", "objects", "batch"] if not seen.on_cdn:
                 name = f"{namespace}/{name.removesuffix('.git')}"
                 return await lfs.batch(self.store, self.origins, request, kind, name, self.part_bytes)
-            case [_, _, "resolve", _, _, *_] if not on_cdn:
+            case [_, _, "resolve", _, _, *_] if not seen.on_cdn:
                 return files.resolve(self.store, self.origins, request, kind, parts)
         raise Refusal(404, "Sorry, we can't find the page you are looking for.")
 

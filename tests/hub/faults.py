@@ -25,6 +25,8 @@ class Fault:
     """Seconds until anything happens."""
     status: int | None = None
     """Answer with this error, after the request's body has been read."""
+    message: str = "Something went wrong on purpose"
+    """Goes with `status`."""
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     """Go with `status`, or on top of an answer."""
     redirect: str | None = None
@@ -32,7 +34,8 @@ class Fault:
     hang_up: bool = False
     """Close the connection without an answer."""
     drop_after: int | None = None
-    """Close the connection after so many bytes: of the body of a PUT or POST, else of the answer's."""
+    """Close the connection after so many bytes: of the answer's body, exactly; of the body of a PUT or
+    POST, some hundred thousand later."""
     hold_after: int | None = None
     """Send no more after so many bytes (or take no more) until `Hub.release` is called."""
     truncate: int | None = None

@@ -5,6 +5,7 @@ transfer of https://github.com/huggingface/huggingface_hub/blob/main/src/hugging
 """
 
 import hashlib
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +76,11 @@ def _upload_actions(origins: Origins, wanted: dict[str, Any], part_bytes: int | 
 
 
 async def _save(request: Request, path: Path) -> None:
-    with path.open("wb") as file:
+    mine = path.with_suffix(f".{secrets.token_hex(4)}")  # the same may come from two clients at once
+    with mine.open("wb") as file:
         async for piece in request.stream():
             file.write(piece)
+    mine.replace(path)
 
 
 def _hash(path: Path, name: str) -> str:

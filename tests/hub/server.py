@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import socket
 import threading
 import time
@@ -65,7 +66,7 @@ class Hub:
     def reset(self) -> None:
         """Be as new: no repositories, no faults, no log."""
         self.release()
-        self.app.faults, self.app.requests = [], []
+        self.app.faults, self.app.requests, self.app.errors = [], [], []
         self.app.page_size, self.app.part_bytes = 1000, None
         self.store.clear()
 
@@ -145,8 +146,13 @@ class Hub:
 
     def asked(self, match: str = "", method: str | None = None) -> list[Seen]:
         """Return the requests whose path matches."""
-        probe = Fault(match, method, times=1_000_000)
-        return [seen for seen in self.requests if probe.meets(seen.method, seen.path)]
+        found = [seen for seen in self.requests if re.search(match, seen.path)]
+        return [seen for seen in found if method in (None, seen.method)]
+
+    @property
+    def errors(self) -> list[str]:
+        """Tracebacks of this Hub's own mistakes."""
+        return self.app.errors
 
     def clear_log(self) -> None:
         """Forget the requests so far."""

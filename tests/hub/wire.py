@@ -24,9 +24,11 @@ class Seen:
     """As it was sent, without the query."""
     query: str
     host: str
-    """And port: says which of the two origins was asked."""
+    """And port."""
     headers: dict[str, str]
     """Names in lower case."""
+    on_cdn: bool = False
+    """The second origin was asked."""
     status: int | None = None
     """Of the answer; None if there was none."""
     sent: int = 0
@@ -47,11 +49,12 @@ class Seen:
         return self.headers.get("authorization")
 
     @classmethod
-    def of(cls, scope: Scope) -> "Seen":
-        """Begin the note of a request."""
+    def of(cls, scope: Scope, cdn: str) -> "Seen":
+        """Begin the note of a request, to one of the two hosts."""
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         path = scope["raw_path"].decode("latin-1").partition("?")[0]
-        return cls(scope["method"], path, scope["query_string"].decode(), headers.get("host", ""), headers)
+        host, query = headers.get("host", ""), scope["query_string"].decode()
+        return cls(scope["method"], path, query, host, headers, host == cdn)
 
 
 class HungUp(Exception):
@@ -93,6 +96,8 @@ class Wire:
         if message["type"] == "http.response.start":
             self._seen.status = message["status"]
             await self._send(self._headed(message))
+            if not self._uploads:
+                await self._hinder(0, 0)
             return
         body, more = self._changed(bytes(message.get("body", b""))), message.get("more_body", False)
         for start in range(0, len(body), step := self._step(len(body))):

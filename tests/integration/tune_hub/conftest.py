@@ -22,6 +22,7 @@ class SetEnvironment(Protocol):
 @pytest.fixture(scope="session")
 def running_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     """Start a Hub once for all tests."""
+    huggingface_hub.close_session()  # which may know of a proxy
     hub = Hub(tmp_path_factory.mktemp("hub") / "contents").start()
     yield hub
     huggingface_hub.close_session()
@@ -54,6 +55,7 @@ def hub(
     set_environment(**gone, **{name: value for name, value in wanted.items() if name.startswith("HF_")})
     yield running_hub
     running_hub.release()
+    assert not running_hub.errors, running_hub.errors[0]
 
 
 def _read_constants_again(monkeypatch: pytest.MonkeyPatch) -> None:
