@@ -1,0 +1,147 @@
+"""Files on their way to the Hub: opened so that progress is seen and a change on the disk is noticed."""
+
+import io
+import threading
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, BinaryIO
+
+from tune_hub.upload_files import LocalFile, changed, check_unchanged
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitOperationAdd
+
+
+class StoppedError(Exception):
+    """The user has stopped the upload: said to the threads that read."""
+
+
+class Meter:
+    """Counts the bytes that went out, once each: what is sent again after a failure is not progress."""
+
+    def __init__(self, total: int, progress: Callable[[int, int], object] | None) -> None:
+        self._total = total
+        self._progress = progress
+        self._reached: dict[str, int] = {}
+        self._done = 0
+        self._lock = threading.Lock()
+        self.sent = 0
+        """Bytes that were really read, to be sent."""
+        self.stop = threading.Event()
+
+    def reach(self, file: LocalFile, position: int) -> None:
+        """Say how far a file was read."""
+        if self.stop.is_set():
+            raise StoppedError
+        with self._lock:
+            self.sent += max(0, position - self._reached.get(file.path, 0))
+            self._advance(file, position)
+
+    def finish(self, files: Sequence[LocalFile]) -> None:
+        """Say that files are on the Hub, whether they were sent or were there."""
+        with self._lock:
+            for file in files:
+                self._advance(file, file.size)
+
+    def _advance(self, file: LocalFile, position: int) -> None:
+        before = self._reached.get(file.path, 0)
+        if position > before:
+            self._reached[file.path] = position
+            self._done += position - before
+        if self._progress:
+            self._progress(self._done, self._total)
+
+    @contextmanager
+    def opened(self, file: LocalFile) -> Generator[BinaryIO]:
+        """Open a file that is sent.
+
+        Raises:
+            RefusedError: it is not what it was, now or when it was sent.
+        """
+        if self.stop.is_set():
+            raise StoppedError
+        check_unchanged([file])
+        if file.source is None:
+            yield io.BytesIO(file.content)
+            return
+        try:
+            with _Watched(io.FileIO(file.source), lambda position: self.reach(file, position)) as watched:
+                yield watched
+        except FileNotFoundError:
+            raise changed(file) from None
+        check_unchanged([file])
+
+
+class _Watched(io.BufferedReader):
+    """A file that says how far it was read."""
+
+    def __init__(self, raw: io.FileIO, reach: Callable[[int], object]) -> None:
+        super().__init__(raw, 1 << 20)
+        self._reach = reach
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        self._reach(self.tell())
+        return data
+
+
+def operations(files: Sequence[LocalFile], meter: Meter) -> "dict[str, CommitOperationAdd]":
+    """Return what huggingface_hub calls an addition of each file, by its path in the repository.
+
+    They name files, so that hf-xet, if it is there, reads them by itself; HTTP reads them through `meter`.
+    """
+    from huggingface_hub import CommitOperationAdd
+
+    class Addition(CommitOperationAdd):
+        """An addition whose content is read through the meter."""
+
+        @contextmanager
+        def as_file(self, with_tqdm: bool = False) -> Generator[BinaryIO]:
+            with meter.opened(by_path[self.path_in_repo]) as opened:
+                yield opened
+
+    by_path = {file.path: file for file in files}
+    check_unchanged(files)
+    return {
+        file.path: Addition(path_in_repo=file.path, path_or_fileobj=file.source or file.content)
+        for file in files
+    }
+
+
+def run_stoppable(work: Callable[[], object], meter: Meter) -> None:
+    """Do work whose threads read through a meter, so that Ctrl-C ends it at once.
+
+    Raises:
+        Exception: what the work raised; of the wrapping that threads put around it, the inside.
+    """
+    failures: list[BaseException] = []
+
+    def guarded() -> None:
+        try:
+            work()
+        except BaseException as error:  # raised again by who waits
+            failures.append(error)
+
+    thread = threading.Thread(target=guarded, daemon=True)
+    thread.start()
+    try:
+        while thread.is_alive():
+            thread.join(0.1)
+    except BaseException:
+        meter.stop.set()
+        thread.join(5.0)
+        raise
+    if failures:
+        error = failures[0]
+        while isinstance(error, RuntimeError) and error.__cause__ is not None:
+            error = error.__cause__
+        raise error
+
+
+def uses_xet() -> bool:
+    """Whether huggingface_hub sends by hf-xet, and not by HTTP."""
+    from importlib.util import find_spec
+
+    from huggingface_hub import constants
+
+    return not constants.HF_HUB_DISABLE_XET and find_spec("hf_xet") is not None
