@@ -1,0 +1,226 @@
+"""The way to the Hub: its address, who we are there, and its errors in our words."""
+
+import os
+import re
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from tune_hub.errors import AccessError, HubError, OfflineError, RepositoryNotFoundError, TransferError
+from tune_hub.waiting import Waits
+
+if TYPE_CHECKING:
+    import httpx2
+    from huggingface_hub import HfApi
+
+T = TypeVar("T")
+
+ANSWER_TIMEOUT_S = 60.0
+CONNECT_TIMEOUT_S = 10.0
+RETRIED_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
+
+
+class Client:
+    """An address and a token. What is printed of it holds no token."""
+
+    def __init__(self, endpoint: str, token: str | None, token_source: str) -> None:
+        self.endpoint = endpoint
+        self.token = token
+        self.token_source = token_source
+        """Where the token came from, in the user's words."""
+
+    def __repr__(self) -> str:
+        return f"Client({self.endpoint!r}, token from {self.token_source})"
+
+    @property
+    def api(self) -> "HfApi":
+        """The Hub's own client. With no token it sends none, wherever one may lie."""
+        from huggingface_hub import HfApi
+
+        return HfApi(endpoint=self.endpoint, token=self.token or False, library_name="tune")
+
+    @property
+    def session(self) -> "httpx2.Client":
+        """The connections that huggingface_hub keeps, with its rules for proxies and certificates."""
+        import httpx2
+        from huggingface_hub import get_session
+
+        session = get_session()
+        if session.timeout == httpx2.Timeout(None):  # a server that never answers is an error, not a rest
+            session.timeout = httpx2.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+        return session
+
+    def headers(self) -> dict[str, str]:
+        """What a request to the Hub carries: who asks, and the token. For the endpoint alone."""
+        from huggingface_hub.utils import build_hf_headers  # pyright: ignore[reportUnknownVariableType]
+
+        return build_hf_headers(token=self.token or False, library_name="tune")
+
+
+def open_client(token: str | None = None) -> Client:
+    """Return the way to the Hub, as the environment has it: `HF_ENDPOINT`, `HF_TOKEN`, `HF_HOME`.
+
+    Args:
+        token: used before `HF_TOKEN` and the token that `hf auth login` left.
+
+    Raises:
+        OfflineError: `HF_HUB_OFFLINE` is set.
+    """
+    if is_offline():
+        raise OfflineError("HF_HUB_OFFLINE is set: the Hub may not be asked\n  unset it to go on")
+    from huggingface_hub import constants, get_token
+
+    endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or constants.ENDPOINT
+    if token:
+        return Client(endpoint, token, "the one that was given")
+    if token := get_token():
+        return Client(endpoint, token, "HF_TOKEN" if os.environ.get("HF_TOKEN") else "`hf auth login`")
+    return Client(endpoint, None, "nowhere")
+
+
+def is_offline() -> bool:
+    """Whether the user has forbidden the network, as huggingface_hub reads it."""
+    values = (os.environ.get("HF_HUB_OFFLINE"), os.environ.get("TRANSFORMERS_OFFLINE"))
+    return any((value or "").upper() in ("1", "ON", "YES", "TRUE") for value in values)
+
+
+def hub_cache() -> Path:
+    """The folder of files that huggingface_hub shares between all programs.
+
+    Source: https://huggingface.co/docs/huggingface_hub/package_reference/environment_variables.
+    """
+    if cache := os.environ.get("HF_HUB_CACHE"):
+        return Path(os.path.expandvars(cache)).expanduser()
+    home = os.environ.get("HF_HOME")
+    if not home:
+        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+        home = f"{base}/huggingface"
+    return Path(os.path.expandvars(home)).expanduser() / "hub"
+
+
+def asked(client: Client, repository: str, question: Callable[[], T], *, revision: str | None = None) -> T:
+    """Ask the Hub, again where it is busy or out of order for a moment.
+
+    Args:
+        client: who asks.
+        repository: what is asked about, for the messages.
+        question: does it; it may be called several times.
+        revision: what is asked about of it, for the messages.
+
+    Raises:
+        HubError: it did not answer, or not what was wanted; without the token.
+    """
+    import httpx2
+    from huggingface_hub.errors import HfHubHTTPError
+
+    client.session  # noqa: B018 - with a timeout from here on
+    waits = Waits()
+    while True:
+        with translated(client, repository, revision=revision):
+            try:
+                return question()
+            except HfHubHTTPError as error:
+                if error.response.status_code not in RETRIED_STATUSES:
+                    raise
+                if not waits.wait(error.response.headers.get("Retry-After")):
+                    raise
+            except httpx2.TransportError:
+                if not waits.wait():
+                    raise
+
+
+@contextmanager
+def translated(client: Client, repository: str, *, revision: str | None = None) -> Generator[None]:
+    """Turn what huggingface_hub raises in the block into our errors, which hold no token."""
+    import httpx2
+    from huggingface_hub import errors
+
+    page = f"{client.endpoint}/{repository}"
+    try:
+        yield
+    except HubError:
+        raise
+    except errors.GatedRepoError as error:
+        raise AccessError(_gated(client, repository, page, error.response.status_code)) from None
+    except errors.RevisionNotFoundError:
+        raise RepositoryNotFoundError(
+            f"{repository}: has no branch, tag or commit {revision!r}\n  see {page}/tree/main"
+        ) from None
+    except errors.RepositoryNotFoundError as error:
+        refused = error.response.status_code in (401, 403) and client.token is not None
+        raise (_wrong_token(client) if refused else _not_found(client, repository, page)) from None
+    except errors.HFValidationError:
+        raise RepositoryNotFoundError(
+            f"{repository}: not the name of a repository, which looks like `organisation/model`\n"
+            "  `tune download --list` lists the short names"
+        ) from None
+    except errors.OfflineModeIsEnabled:
+        raise OfflineError("HF_HUB_OFFLINE is set: the Hub may not be asked\n  unset it to go on") from None
+    except errors.HfHubHTTPError as error:
+        raise _of_status(client, repository, error) from None
+    except httpx2.HTTPError as error:
+        raise TransferError(
+            f"{client.endpoint}: cannot be reached: {scrubbed(str(error) or type(error).__name__, client)}\n"
+            "  check the network (HF_ENDPOINT and the proxy too), then run the same command again"
+        ) from None
+
+
+def scrubbed(text: str, client: Client) -> str:
+    """A text without the token, and without the signatures of addresses."""
+    text = text.replace(client.token, "<token>") if client.token else text
+    return re.sub(r"(https?://[^\s?'\"]+)\?[^\s'\"]*", r"\1", text)
+
+
+def _gated(client: Client, repository: str, page: str, status: int) -> str:
+    terms = f"open {page}, log in and accept the terms"
+    if client.token is None:
+        return (
+            f"{repository}: its makers ask who you are before they give it out\n"
+            f"  {terms}, then `hf auth login`, or set HF_TOKEN"
+        )
+    return (
+        f"{repository}: access has not been granted to the token from {client.token_source} ({status})\n"
+        f"  {terms}; some makers answer after hours or days"
+    )
+
+
+def _not_found(client: Client, repository: str, page: str) -> HubError:
+    if client.token is None:
+        return RepositoryNotFoundError(
+            f"{repository}: no such repository on {client.endpoint}, or it is private\n"
+            f"  look for it at {page}; if it is private: `hf auth login`, or set HF_TOKEN"
+        )
+    return RepositoryNotFoundError(
+        f"{repository}: no such repository on {client.endpoint}, or the token from {client.token_source} "
+        f"may not see it\n  look for it at {page}"
+    )
+
+
+def _wrong_token(client: Client) -> HubError:
+    return AccessError(
+        f"the token from {client.token_source} is not valid at {client.endpoint}\n"
+        f"  make one at {client.endpoint}/settings/tokens, then `hf auth login`, or set HF_TOKEN"
+    )
+
+
+def _of_status(client: Client, repository: str, error: "httpx2.HTTPError") -> HubError:
+    from huggingface_hub.errors import HfHubHTTPError
+
+    assert isinstance(error, HfHubHTTPError)
+    status = error.response.status_code
+    said = scrubbed(error.server_message or "", client)
+    if status == 401:
+        return _wrong_token(client) if client.token else _not_found(client, repository, client.endpoint)
+    if status == 403:
+        return AccessError(
+            f"{repository}: the token from {client.token_source} may not do this: {said or 'forbidden'}\n"
+            f"  give it the rights at {client.endpoint}/settings/tokens, or use another"
+        )
+    if status in RETRIED_STATUSES:
+        why = "asks us to wait" if status == 429 else "is out of order"
+        return TransferError(
+            f"{client.endpoint} {why} ({status}{f': {said}' if said else ''}), several times\n"
+            "  run the same command again later; it goes on where it stopped"
+        )
+    return TransferError(f"{repository}: the Hub answered {status}: {said or 'no reason given'}")
