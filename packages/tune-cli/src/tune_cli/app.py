@@ -25,6 +25,7 @@ COMMANDS = {
     "cat": "Print a config, or every value that it leads to.",
     "validate": "Check a config and that the files it names exist.",
     "run": "Run a recipe, e.g. fine-tune a model.",
+    "upload": "Upload a fine-tuned model to the Hugging Face Hub.",
     "convert-ckpt": "Convert a checkpoint from any format to any other.",
     "inspect": "Say what a checkpoint holds, from headers alone.",
     "diff": "Compare two checkpoints, of the same kind or not.",

@@ -10,6 +10,7 @@ USAGES = {
     "cat": "CONFIG [RECIPE] [OPTION=VALUE ...] [OPTIONS]",
     "validate": "CONFIG [RECIPE] [OPTION=VALUE ...]",
     "run": "RECIPE [OPTIONS] [OPTION=VALUE ...]",
+    "upload": "PATH [REPO] [OPTIONS]",
     "convert-ckpt": "SRC [OPTIONS]",
     "inspect": "PATH [OPTIONS]",
     "diff": "A B [OPTIONS]",
@@ -98,6 +99,20 @@ The options of a recipe, with their defaults and what they mean:
 
 For a list of all built-in recipes and configs that you can run:
     $ tune ls
+""",
+    "upload": """\
+EXAMPLES
+    # What a run has made; a model card comes with it
+    $ tune upload runs/20260102-030405-alpaca-1a2b my-model --private
+    Successfully authenticated! (as me)
+    Uploaded 9 files, 538.1 MB sent
+    You can find your model at https://huggingface.co/me/my-model
+
+    # What would be uploaded, and what would be overwritten
+    $ tune upload models/merged my-organisation/my-model --dry-run
+
+    # Propose changes to a model of others
+    $ tune upload models/merged their/model --create-pr
 """,
     "convert-ckpt": """\
 EXAMPLES

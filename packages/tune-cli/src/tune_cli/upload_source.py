@@ -1,0 +1,229 @@
+"""What `tune upload` publishes: the files of a run or a folder, looked through and made complete."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from tune_cli.output import warn
+
+if TYPE_CHECKING:
+    from tune_hub.upload_files import LocalFile
+
+CARD = "README.md"
+ADAPTER_CONFIG = "adapter_config.json"
+_WEIGHTS = (".safetensors", ".gguf", ".pt", ".pth", ".bin", ".ckpt")
+
+
+class Source(NamedTuple):
+    """What is to be published."""
+
+    path: Path
+    """The folder, `final` of a run, or the file."""
+    run: Path | None
+    """The run that it is of."""
+    files: "tuple[LocalFile, ...]"
+
+    @property
+    def has_card(self) -> bool:
+        """Whether the folder brings a model card."""
+        return any(file.path == CARD for file in self.files)
+
+
+def find_source(path: Path, *, include_optimizer: bool) -> Source:
+    """Return what a path of the command line stands for.
+
+    Args:
+        path: A run folder, a folder of a model or an adapter, or a file.
+        include_optimizer: Take what the training goes on from, too; of a run, its last checkpoint.
+
+    Raises:
+        UserError: The run has made no model yet.
+        HubError: There is nothing that can be published.
+    """
+    from tune_hub.upload_files import all_files_of, files_of
+    from tune_recipes.base_model import RESULTS
+    from tune_recipes.catalog import shown
+    from tune_recipes.errors import UserError
+    from tune_recipes.runs import CHECKPOINTS, FINAL, INFO, read_info
+
+    run = next((at for at in (path, path.resolve().parent) if (at / INFO).is_file()), None)
+    if run is None or (run != path and path.resolve().name not in RESULTS):
+        return Source(path, None, files_of(path, include_optimizer=include_optimizer))
+    folder = path / FINAL if run == path else path
+    if not folder.is_dir():
+        raise UserError(
+            f"{path}: the run is not finished: it is {read_info(run).status}, and has no {FINAL}/ yet\n"
+            f"  `tune run --resume {shown(path)}` goes on with it"
+        )
+    files = files_of(folder, include_optimizer=include_optimizer)
+    if include_optimizer:
+        saved = sorted((run / CHECKPOINTS).glob("step_*/checkpoint.json"))
+        if not saved:
+            raise UserError(f"{run}: --include-optimizer: the run kept no checkpoint in {CHECKPOINTS}/")
+        files += all_files_of(saved[-1].parent, f"{CHECKPOINTS}/{saved[-1].parent.name}")
+    return Source(folder, run, files)
+
+
+def proposed_name(source: Source) -> str:
+    """Return what a repository of this would be called."""
+    import re
+
+    from tune_recipes.run_facts import run_facts
+
+    if source.run is not None:
+        name = run_facts(source.run).label
+    else:
+        name = source.path.resolve().name if source.path.is_dir() else source.path.stem
+    return re.sub(r"[^A-Za-z0-9.]+|[.-]{2,}", "-", name).strip("-.")[:96] or "model"
+
+
+def check_weights(path: Path) -> None:
+    """Read all weights and make sure that they are sound.
+
+    Raises:
+        CheckpointError: They are not, or there are none.
+    """
+    from tune_checkpoint import VerificationError, verify
+    from tune_checkpoint.progress import ProgressLine
+
+    if path.is_file() and path.suffix not in _WEIGHTS:
+        return
+    with ProgressLine("verifying") as progress:
+        found = verify(path, progress=progress)
+    if not found.ok:
+        problems = "\n".join(f"  {problem.message}" for problem in found.problems[:20])
+        raise VerificationError(f"{path}: damaged, so it is not published:\n{problems}")
+
+
+def refuse_secrets(source: Source) -> None:
+    """Look for tokens and keys in all text that would be published.
+
+    Raises:
+        RefusedError: Something looks like one.
+    """
+    from tune_hub.errors import RefusedError
+    from tune_hub.secrets import find_secrets
+
+    shown_at = {str(file.source): file.path for file in source.files if file.source}
+    if found := find_secrets(shown_at):
+        lines = [
+            f"  {shown_at[secret.path]}:{secret.line}: {secret.kind}, {secret.shown}" for secret in found
+        ]
+        raise RefusedError(
+            f"{source.path}: what looks like a secret would be published:\n"
+            + "\n".join(lines[:20])
+            + "\n  take it out of the file, and make it invalid if others have seen it"
+        )
+
+
+def with_base_named(source: Source) -> tuple[Source, str | None]:
+    """Let an adapter name its base as others can load it; the folder itself stays as it is.
+
+    Returns:
+        The source, and the repository of an adapter's base.
+
+    Raises:
+        RefusedError: Nobody but this machine knows the base.
+    """
+    import json
+
+    from tune_cli.card_facts import card_facts
+    from tune_hub.upload_files import with_contents
+    from tune_recipes.base_model import read_base_model
+
+    if source.path.is_file() or not any(file.path == ADAPTER_CONFIG for file in source.files):
+        return source, None
+    config = _object_in(source.path / ADAPTER_CONFIG)
+    named = str(config.get("base_model_name_or_path") or "")
+    if named.count("/") == 1 and not named.startswith((".", "/", "~")) and not Path(named).is_dir():
+        return source, named
+    base = card_facts(source.path).base_model or (read_base_model(named).repository if named else None)
+    if not base:
+        raise _no_base(source, named)
+    text = json.dumps({**config, "base_model_name_or_path": base}, indent=2, ensure_ascii=False) + "\n"
+    warn([f"{ADAPTER_CONFIG}: uploaded with {base} as the base model, in place of {named}"])
+    return source._replace(files=with_contents(source.files, {ADAPTER_CONFIG: text.encode()})), base
+
+
+def _object_in(path: Path) -> dict[str, Any]:
+    import json
+
+    from tune_recipes.errors import UserError
+
+    try:
+        value: Any = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: damaged: expected a JSON object")
+    return cast("dict[str, Any]", value)
+
+
+def _no_base(source: Source, named: str) -> Exception:
+    from tune_hub import resolve_alias
+    from tune_hub.errors import RefusedError
+    from tune_recipes.catalog import shown
+
+    what = f"names a folder of this machine, {named}, as its base model" if named else "names no base model"
+    likely = resolve_alias(Path(named).name) or "ORGANISATION/MODEL"
+    return RefusedError(
+        f"{source.path / ADAPTER_CONFIG}: {what}; others could not load the adapter\n"
+        f'  write the repository of the base there: "base_model_name_or_path": "{likely}"\n'
+        f"  or publish the merged model: `tune convert-ckpt {shown(named or 'BASE')} "
+        f"--adapter {shown(source.path)} --output-dir merged`"
+    )
+
+
+def card_of(source: Source, repository: str, base: str | None) -> bytes:
+    """Return a model card for what has none.
+
+    Args:
+        source: What is published.
+        repository: Where.
+        base: Of an adapter, the repository of the model that it was trained on.
+    """
+    import msgspec
+
+    from tune_cli.card_facts import card_facts
+    from tune_hub.card import model_card
+
+    facts = msgspec.structs.replace(card_facts(source.path), repository=repository)
+    if base and not facts.base_model:
+        facts = msgspec.structs.replace(facts, base_model=base)
+    return model_card(facts).encode()
+
+
+def asked_for_repository(source: Source, user: str) -> str:
+    """Propose a repository on a terminal, and take what is answered.
+
+    Raises:
+        UserError: There is no terminal to ask on, or the answer is no.
+    """
+    from tune_recipes.catalog import shown
+    from tune_recipes.errors import UserError
+
+    name = f"{user}/{proposed_name(source)}"
+    where = source.run or source.path
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UserError(f"REPO is missing\n  `tune upload {shown(where)} {name}` would be one")
+    print(f"Upload to {name}? [Y/n, or another name] ", end="", file=sys.stderr, flush=True)
+    answer = sys.stdin.readline().strip()
+    if answer.lower() in ("n", "no"):
+        raise UserError(f"nothing was uploaded\n  name the repository: `tune upload {shown(where)} REPO`")
+    return name if answer.lower() in ("", "y", "yes") else answer
+
+
+def plan_lines(rows: Sequence[tuple[str, str, int]]) -> list[str]:
+    """Return a table of files.
+
+    Args:
+        rows: State, path and size of each.
+    """
+    from tune_checkpoint.text import size_text
+
+    sizes = [size_text(size) for _, _, size in rows]
+    width = max(map(len, sizes), default=0)
+    return [
+        f"  {state:7}  {size:>{width}}  {path}" for (state, path, _), size in zip(rows, sizes, strict=True)
+    ]
