@@ -99,7 +99,8 @@ class Wire:
             if not self._uploads:
                 await self._hinder(0, 0)
             return
-        body, more = self._changed(bytes(message.get("body", b""))), message.get("more_body", False)
+        body, more = bytes(message.get("body", b"")), message.get("more_body", False)
+        body = b"" if self._seen.method == "HEAD" else self._changed(body)
         for start in range(0, len(body), step := self._step(len(body))):
             piece = body[start : start + step]
             await self._send({"type": "http.response.body", "body": piece, "more_body": True})
