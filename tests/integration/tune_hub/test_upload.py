@@ -1,6 +1,7 @@
 """Uploads over HTTP, with the real client: what is sent, what is refused, and what a failure costs."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -194,6 +195,15 @@ def test_a_pull_request_that_is_there_can_be_added_to(hub: Hub, model: Path):
     send(model, "tiny", revision="refs/pr/1")
     assert published(hub, "alice/tiny", "refs/pr/1") == MODEL
     assert published(hub, "alice/tiny") == {}
+    assert send(model, "tiny", revision="refs/pr/1").url == f"{hub.url}/alice/tiny/discussions/1"
+
+
+def test_a_pull_request_that_is_not_there_cannot_be_added_to(hub: Hub, model: Path):
+    hub.add("alice/tiny", {})
+    for repository in ("tiny", "new"):
+        with pytest.raises(HubError, match=r"refs/pr/7"):
+            send(model, repository, revision="refs/pr/7")
+    assert changes(hub) == []
 
 
 @pytest.mark.parametrize("is_there", [True, False])
@@ -228,13 +238,14 @@ def test_a_tag_and_a_commit_stay_as_they_are(hub: Hub, model: Path):
     [
         (None, "no token: only who is logged in can upload"),
         ("hf_wrong", "is not valid"),
+        ("hf_sécret", "has a sign in it that none has"),
         ("hf_alice_reads", "may only read"),
     ],
 )
 def test_a_token_that_will_not_do_is_told_before_anything_is_sent(hub: Hub, model: Path, token, told):
     with pytest.raises(AccessError, match=told) as caught:
         send(model, "alice/tiny", token=token)
-    assert "settings/tokens" in str(caught.value)
+    assert re.search("settings/tokens|copy it again", str(caught.value))
     assert changes(hub) == []
     assert token is None or token not in str(caught.value)
 

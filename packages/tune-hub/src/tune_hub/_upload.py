@@ -3,6 +3,7 @@
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from msgspec import Struct
 
@@ -13,7 +14,7 @@ from tune_hub.quiet import quiet_hub
 from tune_hub.sending import Meter, operations, run_stoppable, uses_xet
 from tune_hub.upload_files import LocalFile, check_unchanged, is_same
 from tune_hub.upload_groups import batches_of, commits_of
-from tune_hub.upload_plan import MAIN, PlannedFile, Progress, UploadPlan
+from tune_hub.upload_plan import MAIN, PULL_REQUESTS, PlannedFile, Progress, UploadPlan
 from tune_hub.upload_rights import prepare, rights_told
 
 if TYPE_CHECKING:
@@ -252,8 +253,11 @@ def _is_there(file: LocalFile, theirs: dict[str, RepoFile]) -> bool:
     return file.path in theirs and is_same(file, theirs[file.path])
 
 
-def _page(plan: UploadPlan) -> str:
-    return f"{plan.endpoint}/{plan.repository}"
+def _page(plan: UploadPlan, branch: str = MAIN) -> str:
+    page = f"{plan.endpoint}/{plan.repository}"
+    if branch.startswith(PULL_REQUESTS):
+        return f"{page}/discussions/{branch.removeprefix(PULL_REQUESTS)}"
+    return page if branch == MAIN else f"{page}/tree/{quote(branch, safe='')}"
 
 
 def _result(
@@ -265,10 +269,9 @@ def _result(
     no_op: bool,
     url: str | None = None,
 ) -> UploadResult:
-    at = "" if plan.branch == MAIN else f"/tree/{plan.branch}"
     return UploadResult(
         repository=plan.repository,
-        url=url or _page(plan) + at,
+        url=url or _page(plan, plan.branch),
         commit=commit,
         files=files,
         bytes_sent=sent,

@@ -25,6 +25,10 @@ class Client:
     """An address and a token. What is printed of it holds no token."""
 
     def __init__(self, endpoint: str, token: str | None, token_source: str) -> None:
+        if token and not (token.isascii() and token.isprintable()):  # no header could carry it
+            raise AccessError(
+                f"the token from {token_source} has a sign in it that none has\n  copy it again, alone"
+            )
         self.endpoint = endpoint
         self.token = token
         self.token_source = token_source

@@ -17,7 +17,7 @@ from tune_hub.upload_files import LocalFile, files_of, is_same
 Progress = Callable[[int, int], object]
 """Called with the bytes done and the bytes in all."""
 MAIN = "main"
-_PULL_REQUESTS = "refs/pr/"
+PULL_REQUESTS = "refs/pr/"
 
 
 class PlannedFile(Struct, frozen=True):
@@ -127,7 +127,7 @@ def plan_upload(
                 f"  hide it at {client.endpoint}/{found.repository}/settings, or choose another name"
             )
         makes_branch = False
-        if revision not in (None, MAIN):
+        if revision and revision != MAIN:
             makes_branch = not _is_branch(client, repository, revision, exists=found is not None)
             if found is not None and not makes_branch:
                 found = list_snapshot(client, repository, revision)
@@ -196,18 +196,20 @@ def _snapshot(client: Client, repository: str) -> Snapshot | None:
         return None
 
 
-def _is_branch(client: Client, repository: str, revision: str | None, *, exists: bool) -> bool:
+def _is_branch(client: Client, repository: str, revision: str, *, exists: bool) -> bool:
     """Whether a branch is there.
 
     Raises:
         RefusedError: it is a commit or a tag, which nothing is written to.
     """
-    if re.fullmatch(r"[0-9a-f]{40}", revision or ""):
+    if re.fullmatch(r"[0-9a-f]{40}", revision):
         raise RefusedError(f"{revision}: a commit stays as it is\n  name a branch with --revision")
-    if not exists and not (revision or "").startswith(_PULL_REQUESTS):
+    if revision.startswith(PULL_REQUESTS):
+        if not exists:
+            raise RefusedError(f"{revision}: {repository} does not exist\n  leave --revision out to make it")
+        return True  # or it is not found, which is told as that
+    if not exists:
         return False
-    if (revision or "").startswith(_PULL_REQUESTS):
-        return True  # or nothing is found there, which is told as that
     refs = asked(client, repository, lambda: client.api.list_repo_refs(repository))
     if any(tag.name == revision for tag in refs.tags):
         raise RefusedError(f"{revision}: a tag stays as it is\n  name a branch with --revision")
