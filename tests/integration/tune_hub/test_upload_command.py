@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -168,6 +169,37 @@ def test_without_a_name_and_a_terminal_one_is_proposed(hub: Hub, alice: RunTune,
     said = alice("upload", model)
     assert said.code == 2
     assert said.err == "error: REPO is missing\n  `tune upload model alice/model` would be one\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "repository"), [("\n", "alice/model"), ("acme/other\n", "acme/other"), ("n\n", None)]
+)
+def test_at_a_terminal_a_name_is_proposed_and_the_answer_counts(
+    hub: Hub, model: Path, tmp_path: Path, answer: str, repository: str | None
+):
+    terminal, side = pty.openpty()
+    env = hub.environment(tmp_path / "home", token="hf_alice", TERM="xterm", COLUMNS="80")
+    process = subprocess.Popen(
+        [*TUNE, "upload", str(model)], env=env, stdin=side, stdout=side, stderr=side, start_new_session=True
+    )
+    os.close(side)
+    got = b""
+    while piece := _read(terminal):
+        got += piece
+        if b"or another name] " in got and answer:
+            os.write(terminal, answer.encode())
+            answer = ""
+    os.close(terminal)
+    assert "Upload to alice/model? [Y/n, or another name] " in got.decode()
+    assert process.wait(60) == (0 if repository else 2)
+    assert [name for _, name in hub.store.repos] == ([repository] if repository else [])
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 4096)
+    except OSError:  # Linux's way to say that the other side is closed
+        return b""
 
 
 def test_a_wrong_token_on_the_command_line_is_warned_of_and_never_shown(
