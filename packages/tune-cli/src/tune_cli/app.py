@@ -24,6 +24,7 @@ COMMANDS = {
     "cp": "Copy a built-in recipe or config to a local path.",
     "cat": "Print a config, or every value that it leads to.",
     "validate": "Check a config and that the files it names exist.",
+    "download": "Download a model from the Hugging Face Hub, ready to train.",
     "run": "Run a recipe, e.g. fine-tune a model.",
     "upload": "Upload a fine-tuned model to the Hugging Face Hub.",
     "convert-ckpt": "Convert a checkpoint from any format to any other.",

@@ -9,6 +9,7 @@ USAGES = {
     "cp": "NAME [DEST] [OPTIONS]",
     "cat": "CONFIG [RECIPE] [OPTION=VALUE ...] [OPTIONS]",
     "validate": "CONFIG [RECIPE] [OPTION=VALUE ...]",
+    "download": "MODEL [OPTIONS]",
     "run": "RECIPE [OPTIONS] [OPTION=VALUE ...]",
     "upload": "PATH [REPO] [OPTIONS]",
     "convert-ckpt": "SRC [OPTIONS]",
@@ -76,6 +77,24 @@ EXAMPLES
 
     # Your own config, for your own recipe, with an option changed
     $ tune validate my_config.yaml my_recipe.py batch_size=8
+""",
+    "download": """\
+EXAMPLES
+    # The short names
+    $ tune download --list
+
+    # A model, to models/smollm2-135m-instruct
+    $ tune download smollm2-135m-instruct
+
+    # Any repository, at a tag or a commit
+    $ tune download HuggingFaceTB/SmolLM2-360M --revision main
+
+    # A gated one: accept the terms on its page, then
+    $ hf auth login
+    $ tune download llama3.2-1b
+
+    # What would be fetched
+    $ tune download llama2 --dry-run
 """,
     "run": """\
 EXAMPLES

@@ -24,18 +24,18 @@ RETRIED_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 class Client:
     """An address and a token. What is printed of it holds no token."""
 
-    def __init__(self, endpoint: str, token: str | None, token_source: str) -> None:
+    def __init__(self, endpoint: str, token: str | None, token_name: str) -> None:
         if token and not (token.isascii() and token.isprintable()):  # no header could carry it
             raise AccessError(
-                f"the token from {token_source} has a sign in it that none has\n  copy it again, alone"
+                f"the token from {token_name} has a sign in it that none has\n  copy it again, alone"
             )
         self.endpoint = endpoint
         self.token = token
-        self.token_source = token_source
-        """Where the token came from, in the user's words."""
+        self.token_name = token_name
+        """Which token it is, in the user's words."""
 
     def __repr__(self) -> str:
-        return f"Client({self.endpoint!r}, token from {self.token_source})"
+        return f"Client({self.endpoint!r}, {self.token_name})"
 
     @property
     def api(self) -> "HfApi":
@@ -77,10 +77,11 @@ def open_client(token: str | None = None) -> Client:
 
     endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or constants.ENDPOINT
     if token:
-        return Client(endpoint, token, "the one that was given")
+        return Client(endpoint, token, "the token that was given")
     if token := get_token():
-        return Client(endpoint, token, "HF_TOKEN" if os.environ.get("HF_TOKEN") else "`hf auth login`")
-    return Client(endpoint, None, "nowhere")
+        name = "the token in HF_TOKEN" if os.environ.get("HF_TOKEN") else "the token of `hf auth login`"
+        return Client(endpoint, token, name)
+    return Client(endpoint, None, "no token")
 
 
 def is_offline() -> bool:
@@ -184,7 +185,7 @@ def _gated(client: Client, repository: str, page: str, status: int) -> str:
             f"  {terms}, then `hf auth login`, or set HF_TOKEN"
         )
     return (
-        f"{repository}: access has not been granted to the token from {client.token_source} ({status})\n"
+        f"{repository}: access has not been granted to {client.token_name} ({status})\n"
         f"  {terms}; some makers answer after hours or days"
     )
 
@@ -196,14 +197,14 @@ def _not_found(client: Client, repository: str, page: str) -> HubError:
             f"  look for it at {page}; if it is private: `hf auth login`, or set HF_TOKEN"
         )
     return RepositoryNotFoundError(
-        f"{repository}: no such repository on {client.endpoint}, or the token from {client.token_source} "
+        f"{repository}: no such repository on {client.endpoint}, or {client.token_name} "
         f"may not see it\n  look for it at {page}"
     )
 
 
 def _wrong_token(client: Client) -> HubError:
     return AccessError(
-        f"the token from {client.token_source} is not valid at {client.endpoint}\n"
+        f"{client.token_name} is not valid at {client.endpoint}\n"
         f"  make one at {client.endpoint}/settings/tokens, then `hf auth login`, or set HF_TOKEN"
     )
 
@@ -218,7 +219,7 @@ def _of_status(client: Client, repository: str, error: "httpx2.HTTPError") -> Hu
         return _wrong_token(client) if client.token else _not_found(client, repository, client.endpoint)
     if status == 403:
         return AccessError(
-            f"{repository}: the token from {client.token_source} may not do this: {said or 'forbidden'}\n"
+            f"{repository}: {client.token_name} may not do this: {said or 'forbidden'}\n"
             f"  give it the rights at {client.endpoint}/settings/tokens, or use another"
         )
     if status in RETRIED_STATUSES:

@@ -1,0 +1,175 @@
+"""What `tune download` shows, and what it makes of weights that are not safetensors."""
+
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from tune_hub import Events
+
+if TYPE_CHECKING:
+    from tune_hub import DownloadPlan, DownloadResult
+    from tune_hub.download_plan import State
+
+STATES = {"present": "here", "cached": "link", "partial": "go on", "missing": "fetch"}
+DONE = {"present": "already here", "cached": "linked from the Hub cache"}
+CONVERTED = "-hf"
+"""Behind the folder's name, where its weights had to be converted."""
+
+
+class Reporting(Events):
+    """One line that is redrawn on a terminal; elsewhere one line for each file."""
+
+    def __init__(self) -> None:
+        from tune_checkpoint.progress import ProgressLine, can_redraw
+
+        self._is_redrawn = can_redraw()
+        self._line = ProgressLine("downloading")
+
+    def __enter__(self) -> "Reporting":
+        self._line.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._line.__exit__(kind, error, trace)
+
+    def progress(self, done: int, total: int) -> None:
+        """Redraw the line."""
+        self._line(done, total)
+
+    def file_done(self, name: str, size: int, state: "State") -> None:
+        """Tell of a file."""
+        from tune_checkpoint.plain import printable_text
+        from tune_checkpoint.text import size_text
+
+        if not self._is_redrawn:
+            how = DONE.get(state, "fetched and checked")
+            print(f"{printable_text(name)}: {size_text(size)}, {how}", file=sys.stderr, flush=True)
+
+    def waiting(self, folder: Path) -> None:
+        """Say why nothing moves."""
+        print(f"waiting for another download to {folder}", file=sys.stderr, flush=True)
+
+
+def plan_lines(plan: "DownloadPlan", *, convert: bool) -> list[str]:
+    """Say what would be fetched."""
+    from tune_checkpoint.plain import printable_text
+    from tune_checkpoint.text import size_text
+
+    lines = [f"{plan.snapshot.repository} at {plan.snapshot.commit[:12]}, to {plan.output_dir}"]
+    lines += [
+        f"  {STATES[each.state]:6} {size_text(each.file.size):>9}  {printable_text(each.file.path)}"
+        for each in plan.files
+    ]
+    lines += [f"  would replace {printable_text(name)}, with --force" for name in plan.replaced]
+    lines.append(
+        f"{len(plan.files)} files of {size_text(plan.nbytes)}, {size_text(plan.missing_bytes)} to be fetched"
+    )
+    if convert and needs_conversion([each.file.path for each in plan.files]):
+        lines.append(f"then converted to {_converted_folder(plan.output_dir)}")
+    return lines
+
+
+def plan_json(plan: "DownloadPlan") -> dict[str, object]:
+    """A plan as `--json` prints it."""
+    return {
+        "repository": plan.snapshot.repository,
+        "commit": plan.snapshot.commit,
+        "output_dir": str(plan.output_dir),
+        "files": [
+            {"path": each.file.path, "size": each.file.size, "state": each.state, "done": each.done}
+            for each in plan.files
+        ],
+        "replaced": plan.replaced,
+        "nbytes": plan.nbytes,
+        "missing_bytes": plan.missing_bytes,
+    }
+
+
+def result_json(result: "DownloadResult", trained: Path | None) -> dict[str, object]:
+    """A result as `--json` prints it."""
+    return {
+        "repository": result.repository,
+        "commit": result.commit,
+        "output_dir": str(result.output_dir),
+        "files": result.files,
+        "nbytes": result.nbytes,
+        "fetched_bytes": result.fetched_bytes,
+        "train_on": None if trained is None else str(trained),
+    }
+
+
+def result_lines(result: "DownloadResult", trained: Path | None) -> list[str]:
+    """Say what was written where, and what to do with it."""
+    from tune_checkpoint.plain import printable_text
+
+    lines = [f"Successfully downloaded {result.repository} and wrote to the following locations:"]
+    lines += [printable_text(str(result.output_dir / name)) for name in result.files]
+    if trained is None:
+        return lines
+    if trained != result.output_dir:
+        lines += ["", f"Converted to {trained}, the folder to train on"]
+    return [*lines, "", *_next_lines(trained)]
+
+
+def _next_lines(folder: Path) -> list[str]:
+    from tune_recipes.catalog import shown
+
+    name = shown(folder)
+    if (folder / "adapter_config.json").exists():
+        return ["To merge the adapter into its base model:", f"  tune convert-ckpt BASE --adapter {name}"]
+    if not (folder / "tokenizer.json").exists():
+        return ["To see what it holds; training takes a tokenizer.json, too:", f"  tune inspect {name}"]
+    return [
+        "To train it on your own data, or to ask it a question:",
+        f"  tune run lora_finetune model={name} data.path=FILE.jsonl",
+        f'  tune run generate model={name} prompt="What is the capital of France?"',
+    ]
+
+
+def needs_conversion(files: Sequence[str]) -> bool:
+    """Whether the weights are of a kind that must be converted before training."""
+    from tune_hub.choose import has_safetensors, has_weights
+
+    is_adapter = any(Path(name).name == "adapter_config.json" for name in files)
+    return has_weights(files) and not has_safetensors(files) and not is_adapter
+
+
+def converted(result: "DownloadResult", *, force: bool) -> tuple[Path, tuple[str, ...]]:
+    """Convert what was downloaded, unless that was done before; return the folder, and what it lacks.
+
+    The folder says where it came from, as a downloaded one does, and has the model's card.
+    """
+    from tune_checkpoint import convert
+    from tune_checkpoint.progress import ProgressLine
+    from tune_hub.folder import Record, read_record, write_record
+
+    folder = _converted_folder(result.output_dir)
+    origin = Record(result.repository, result.commit)
+    made = read_record(folder)
+    if made == origin and not force:
+        return folder, ()
+    with ProgressLine("converting") as progress:
+        done = convert(_weights(result), folder, force=force or made is not None, progress=progress)
+    card = result.output_dir / "README.md"
+    if card.exists() and not (folder / card.name).exists():
+        shutil.copyfile(card, folder / card.name)
+    write_record(folder, origin)
+    return folder, done.warnings
+
+
+def _converted_folder(folder: Path) -> Path:
+    return folder.with_name(folder.name + CONVERTED)
+
+
+def _weights(result: "DownloadResult") -> Path:
+    """What to convert: the one GGUF file, or the folder that the weights lie in."""
+    from tune_hub.choose import has_weights
+
+    weights = [name for name in result.files if has_weights([name])]
+    first = result.output_dir / weights[0]
+    return first if first.suffix == ".gguf" else first.parent
