@@ -160,7 +160,7 @@ def who(client: Client) -> str:
     user = msgspec.convert(asked(client, "whoami", lambda: cast("Any", client.api).whoami()), _User)
     if user.auth.access_token.role == "read":
         raise AccessError(
-            f"the token from {client.token_source} ({user.name}) may only read\n"
+            f"{client.token_name} ({user.name}) may only read\n"
             f"  make one of the role `write` at {client.endpoint}/settings/tokens, then `hf auth login`, "
             "or set HF_TOKEN"
         )
