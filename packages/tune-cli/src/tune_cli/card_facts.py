@@ -1,7 +1,7 @@
 """From a folder to the facts of a model card: what a run noted, or else what the folder's own files say."""
 
 import json
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 if TYPE_CHECKING:
@@ -126,6 +126,7 @@ def _base(base: "BaseModel | None") -> dict[str, Any]:
     return {
         "base_model": base.repository,
         "base_commit": base.commit,
+        "base_folder": _below_here(base.path) if base.path != base.repository else None,
         "base_name": base.name,
         "license": base.license,
         "license_name": base.license_name,
@@ -178,3 +179,10 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
+def _below_here(path: str) -> str | None:
+    """A path that is no one's private matter: it goes down from the folder that a command is typed in."""
+    parts = PurePosixPath(path)
+    is_folder = not parts.is_absolute() and not {"..", "~"} & set(parts.parts) and ":" not in path
+    return path if is_folder else None

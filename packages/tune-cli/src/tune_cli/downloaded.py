@@ -121,7 +121,12 @@ def _next_lines(folder: Path) -> list[str]:
 
     name = shown(folder)
     if (folder / "adapter_config.json").exists():
-        return ["To merge the adapter into its base model:", f"  tune convert-ckpt BASE --adapter {name}"]
+        base = _base_of(folder)
+        return [
+            f"To ask it a question, with the model that it was trained on ({base}):",
+            f"  tune download {base} --output-dir models/base",
+            f'  tune run generate model=models/base adapter={name} prompt="What is the capital of France?"',
+        ]
     if not (folder / "tokenizer.json").exists():
         return ["To see what it holds; training takes a tokenizer.json, too:", f"  tune inspect {name}"]
     return [
@@ -129,6 +134,20 @@ def _next_lines(folder: Path) -> list[str]:
         f"  tune run lora_finetune model={name} data.path=FILE.jsonl",
         f'  tune run generate model={name} prompt="What is the capital of France?"',
     ]
+
+
+def _base_of(folder: Path) -> str:
+    """The repository of an adapter's base model, as far as the adapter names one."""
+    import json
+
+    from tune_hub.aliases import repository_of
+    from tune_hub.errors import HubError
+
+    try:
+        config = json.loads((folder / "adapter_config.json").read_bytes())
+        return repository_of(str(config["base_model_name_or_path"]))
+    except (OSError, ValueError, KeyError, TypeError, HubError):
+        return "ORGANISATION/MODEL"
 
 
 def needs_conversion(files: Sequence[str]) -> bool:

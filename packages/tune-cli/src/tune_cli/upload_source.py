@@ -188,7 +188,8 @@ def card_of(source: Source, repository: str, base: str | None) -> bytes:
     from tune_cli.card_facts import card_facts
     from tune_hub.card import model_card
 
-    facts = msgspec.structs.replace(card_facts(source.path), repository=repository)
+    name = repository.rpartition("/")[2]
+    facts = msgspec.structs.replace(card_facts(source.path), repository=repository, name=name)
     if base and not facts.base_model:
         facts = msgspec.structs.replace(facts, base_model=base)
     return model_card(facts).encode()

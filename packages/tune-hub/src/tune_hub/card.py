@@ -37,6 +37,8 @@ class CardFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Repository of the model that was trained."""
     base_commit: str | None = None
     """Its commit."""
+    base_folder: str | None = None
+    """Where the command expects the base, from the folder that it is typed in."""
     base_name: str | None = None
     """What the base is called where no repository of it is known."""
     license: str | None = None
@@ -244,8 +246,11 @@ def _duration(seconds: float) -> str:
 def _reproduction(facts: CardFacts) -> Iterator[str]:
     if facts.command:
         of_base = ["tune", "download", facts.base_model] if facts.base_model else []
-        revision = ["--revision", facts.base_commit] if of_base and facts.base_commit else []
-        commands = [*([shlex.join([*of_base, *revision])] if of_base else []), facts.command]
+        if of_base and facts.base_commit:
+            of_base += ["--revision", facts.base_commit]
+        if of_base and facts.base_folder:
+            of_base += ["--output-dir", facts.base_folder]
+        commands = [*([shlex.join(of_base)] if of_base else []), facts.command]
         block = code_block("sh", "\n".join(commands))
         yield f"## Reproduce it\n\n{block}"
     parts = [f"{plain(name)} {plain(version)}" for name, version in facts.versions.items()]
