@@ -11,7 +11,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
@@ -164,6 +164,22 @@ def test_only_what_is_alike_is_folded():
 def test_a_fold_with_holes_says_so():
     (group,) = fold((f"h.{n}.e.{m}.w", None) for n, m in [(0, 0), (0, 1), (1, 0)])
     assert group.name == "h.{0..1}.e.{0..1}.w (not all)"
+
+
+@given(st.lists(st.lists(st.sampled_from(["{}", "a", "", "0", "1", "12"]), min_size=1).map(".".join)))
+@example(["a.{}.0", "a.{}.1"])
+@example(["a.{}", "a.0", "a.1"])
+def test_any_names_are_folded_each_once(names: list[str]):
+    folded = fold((name, None) for name in names)
+    assert sorted(member for group in folded for member in group.members) == list(range(len(names)))
+    assert all(group.name == names[group.members[0]] for group in folded if group.count == 1)
+
+
+def test_braces_in_a_name_are_no_number():
+    assert [group.name for group in fold((name, None) for name in ("a.{}", "a.0", "a.1"))] == [
+        "a.{}",
+        "a.{0..1}",
+    ]
 
 
 def test_what_a_terminal_would_obey_is_spelled_out(tmp_path: Path):

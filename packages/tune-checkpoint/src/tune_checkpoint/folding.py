@@ -7,6 +7,8 @@ from typing import TypeVar
 from msgspec import Struct
 
 T = TypeVar("T", bound=Hashable)
+Template = tuple[str | None, ...]
+"""The parts of a name between its points, with None for a number."""
 MAX_RANGES = 4
 """Ranges of numbers that a name spells out before it cuts the rest short."""
 
@@ -30,13 +32,13 @@ def fold(things: Iterable[tuple[str, T]]) -> list[Folded]:
     Returns:
         The groups, in the order of their first members.
     """
-    groups: dict[tuple[str, T], list[tuple[int, tuple[int, ...]]]] = {}
+    groups: dict[tuple[Template, T], list[tuple[int, tuple[int, ...]]]] = {}
     names: list[str] = []
     for position, (name, alike) in enumerate(things):
         names.append(name)
         parts = name.split(".")
         numbers = tuple(int(part) for part in parts if _is_number(part))
-        template = ".".join("{}" if _is_number(part) else part for part in parts)
+        template = tuple(None if _is_number(part) else part for part in parts)
         groups.setdefault((template, alike), []).append((position, numbers))
     folded: list[Folded] = []
     for (template, _), members in groups.items():
@@ -52,11 +54,11 @@ def _is_number(part: str) -> bool:
     return part.isascii() and part.isdigit() and len(part) <= 9
 
 
-def _with_ranges(template: str, numbers: list[tuple[int, ...]]) -> str:
+def _with_ranges(template: Template, numbers: list[tuple[int, ...]]) -> str:
     """The template with the numbers that stand in each place."""
     columns = [sorted(set(column)) for column in zip(*numbers, strict=True)]
     spelled = iter(_ranges(column) for column in columns)
-    name = ".".join(next(spelled) if part == "{}" else part for part in template.split("."))
+    name = ".".join(next(spelled) if part is None else part for part in template)
     is_whole = prod(len(column) for column in columns) == len(numbers)
     return name if is_whole else f"{name} (not all)"
 
