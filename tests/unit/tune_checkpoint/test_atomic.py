@@ -221,6 +221,20 @@ def test_what_was_interrupted_under_a_key_is_gone_on_with_under_the_same_and_cle
     assert entries(tmp_path) == {"out"}
 
 
+def test_interrupt_after_the_folder_has_its_name_is_an_interrupt_and_the_folder_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def interrupt(descriptor: int) -> None:
+        if (tmp_path / "out" / "config.json").exists():
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt), atomic_folder(tmp_path / "out", key="aa") as folder:
+        (folder / "config.json").touch()
+    assert entries(tmp_path) == {"out"}
+    assert entries(tmp_path / "out") == {"config.json"}
+
+
 def test_old_folder_comes_back_when_the_new_one_cannot_take_its_place(tmp_path: Path):
     filled(tmp_path / "out")
     with pytest.raises(FileNotFoundError), atomic_folder(tmp_path / "out", force=True) as folder:

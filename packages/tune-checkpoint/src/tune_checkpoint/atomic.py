@@ -47,7 +47,8 @@ def atomic_folder(path: Path | str, *, force: bool = False, key: str | None = No
             _swap(partial, target, replaced, force=force)
             sync(target.parent)
         except BaseException as error:
-            is_kept = key is not None and not isinstance(error, Exception) and any(partial.iterdir())
+            is_interrupted = key is not None and not isinstance(error, Exception)
+            is_kept = is_interrupted and partial.is_dir() and any(partial.iterdir())  # else it is the target
             raise
         finally:
             if not is_kept:
