@@ -5,16 +5,19 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx2
+import huggingface_hub
 import pytest
 
 from hub.server import Hub, wait_for
 from tune_hub._upload import UploadResult, upload
-from tune_hub.client import open_client
-from tune_hub.errors import AccessError, HubError, OfflineError, RefusedError, TransferError
+from tune_hub.client import Client, open_client
+from tune_hub.errors import AccessError, DamagedError, HubError, OfflineError, RefusedError, TransferError
 from tune_hub.upload_groups import MAX_FILES_PER_COMMIT
 from tune_hub.upload_plan import plan_upload
 
@@ -354,13 +357,50 @@ def test_a_commit_in_between_that_touches_the_same_files_is_not_undone(hub: Hub,
     assert published(hub, "acme/tiny") == ({"config.json": after} if after else {})
 
 
-def test_a_commit_whose_answer_was_lost_is_not_made_twice(hub: Hub, model: Path):
-    hub.add("acme/tiny", {})
+@pytest.fixture
+def impatient_client(hub: Hub) -> Iterator[Client]:
+    """A client that takes silence for a lost connection after half a second."""
     client = open_client("hf_alice")
-    plan = plan_upload(model, "acme/tiny", client=client)
-    first = upload(plan, client=client)
-    assert upload(plan, client=client).commit == first.commit
-    assert len(hub.commits("acme/tiny")) == 2
+    client.session.timeout = httpx2.Timeout(0.5)
+    yield client
+    huggingface_hub.close_session()
+
+
+def test_a_commit_whose_answer_was_lost_is_not_made_twice(hub: Hub, model: Path, impatient_client: Client):
+    hub.fail("/commit/", hold_after=1)
+    upload(plan_upload(model, "tiny", client=impatient_client), client=impatient_client)
+    assert published(hub, "alice/tiny") == MODEL
+    assert len(hub.commits("alice/tiny")) == 2
+    assert [seen.status for seen in hub.asked("/commit/", "POST")][1:] == [412]
+
+
+def test_a_pull_request_whose_answer_was_lost_is_looked_for_by_the_user(
+    hub: Hub, model: Path, impatient_client: Client
+):
+    hub.add("alice/tiny", {})
+    hub.fail("/commit/", hold_after=1)
+    plan = plan_upload(model, "tiny", client=impatient_client, create_pr=True)
+    with pytest.raises(TransferError, match="broke while a pull request was opened") as caught:
+        upload(plan, client=impatient_client)
+    assert f"{hub.url}/alice/tiny/discussions" in str(caught.value)
+    assert len(hub.asked("/commit/", "POST")) == 1
+
+
+def test_what_the_hub_lists_is_compared_with_what_was_sent(hub: Hub, model: Path):
+    fault = hub.fail("/revision/", hold_after=1)  # where the commit is looked at
+
+    def damage() -> None:
+        wait_for(lambda: fault.met == 1)
+        files = hub.repo("alice/tiny").at("main").files
+        assert isinstance(files, dict)
+        files["model-1.safetensors"] = files["model-2.safetensors"]
+        hub.release()
+
+    thread = threading.Thread(target=damage)
+    thread.start()
+    with pytest.raises(DamagedError, match=r"model-1\.safetensors arrived as something else"):
+        send(model, "tiny")
+    thread.join()
 
 
 def test_a_file_that_changes_on_the_disk_is_not_published(hub: Hub, model: Path):

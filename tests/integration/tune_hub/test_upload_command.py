@@ -229,18 +229,19 @@ def test_a_token_comes_in_on_standard_input(hub: Hub, model: Path, tmp_path: Pat
 def test_a_signal_ends_it_at_once_and_the_same_command_goes_on(
     hub: Hub, model: Path, tmp_path: Path, signum, code
 ):
-    fault = hub.fail("/_lfs/", method="PUT", hold_after=1000)
-    words = [*TUNE, "upload", str(model), "tiny"]
+    folder = write_folder(Path("shards"), small_weights(), num_shards=3)
+    fault = hub.fail("/_lfs/", method="PUT", hold_after=1000, times=3)
+    words = [*TUNE, "upload", str(folder), "tiny"]
     env = hub.environment(tmp_path / "home", token="hf_alice")
     process = subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: fault.met == 1)
+    wait_for(lambda: fault.met == 3)
     process.send_signal(signum)
     _, err = process.communicate(timeout=20)
     assert process.returncode == code
     assert err == "error: interrupted; the same command goes on where it stopped\n"
     hub.release()
     assert subprocess.run(words, env=env, capture_output=True, timeout=60).returncode == 0
-    assert set(FILES) <= set(hub.files("alice/tiny"))
+    assert {path.name for path in folder.iterdir()} <= set(hub.files("alice/tiny"))
 
 
 def test_bars_of_others_and_their_warnings_stay_away(hub: Hub, model: Path, tmp_path: Path):

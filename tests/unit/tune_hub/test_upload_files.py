@@ -178,3 +178,10 @@ def test_commits_hold_every_file_once_and_stay_small(sizes: list[int]):
         assert 1 <= len(group) <= MAX_FILES_PER_COMMIT
         small = [planned.file.size for planned in group if planned.file.size < 10 << 20]
         assert sum(small) <= MAX_SMALL_BYTES_PER_COMMIT
+
+
+def test_a_commit_carries_few_of_the_files_that_travel_in_it_and_any_number_of_others():
+    small = [PlannedFile(LocalFile(f"{number}.json", 9 << 20), "new") for number in range(20)]
+    assert [len(group) for group in commits_of(small)] == [7, 7, 6]
+    large = [PlannedFile(LocalFile(f"{number}.safetensors", 5 << 30), "new") for number in range(20)]
+    assert [len(group) for group in commits_of(large)] == [20]

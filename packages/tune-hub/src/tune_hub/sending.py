@@ -129,7 +129,7 @@ def run_stoppable(work: Callable[[], object], meter: Meter) -> None:
             thread.join(0.1)
     except BaseException:
         meter.stop.set()
-        thread.join(5.0)
+        thread.join(1.0)  # one that waits for an answer is left to it
         raise
     if failures:
         error = failures[0]

@@ -73,7 +73,22 @@ def upload(
             return _send(asked, client, plan)
     except KeyboardInterrupt as stop:
         print("error: interrupted; the same command goes on where it stopped", file=sys.stderr)
-        return status_of(stop)
+        return _ended(status_of(stop))
+
+
+def _ended(status: int) -> int:
+    """Return the exit status, or end at once if threads of a pool wait for an answer.
+
+    Python joins those when it ends, daemons too, and nothing wakes them before their time is out.
+    """
+    import os
+    import threading
+
+    if any(thread.name.startswith("ThreadPoolExecutor") for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 def _prepare(asked: _Asked, client: "Client") -> "UploadPlan":
