@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGES = Path(__file__).parents[2] / "packages"
-DISTRIBUTIONS = {"ml_dtypes": "ml-dtypes", "yaml": "pyyaml"}
+DISTRIBUTIONS = {"huggingface_hub": "huggingface_hub", "ml_dtypes": "ml-dtypes", "yaml": "pyyaml"}
 
 
 def imported(package: Path) -> set[str]:

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,34 @@ def test_package_installs_and_imports_without_torch(package, what, tmp_path):
     assert done.returncode == 0, done.stderr
     if package == "tune-checkpoint":
         _convert_alone(tmp_path)
+
+
+LIGHT_HUB = """
+import sys
+import tune_hub
+assert tune_hub.resolve_alias("llama2") == "meta-llama/Llama-2-7b-hf"
+assert not tune_hub.find_secrets(sys.argv[1])
+assert tune_hub.model_card(tune_hub.CardFacts(name="mine", method="full"))
+tune_hub.download, tune_hub.upload, tune_hub.plan_download, tune_hub.plan_upload
+print(*sys.modules)
+"""
+NETWORK = {"huggingface_hub", "httpx2", "yaml", "requests", "ssl", "asyncio", "numpy", "torch"}
+
+
+def test_tune_hub_loads_the_network_only_when_it_talks_to_it(tmp_path: Path):
+    (tmp_path / "notes.txt").write_text("nothing secret\n")
+    command = [sys.executable, "-c", LIGHT_HUB, tmp_path]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert "tune_hub.secrets" in loaded
+    assert not NETWORK & set(loaded)
+
+
+def test_import_of_tune_hub_loads_the_short_names_alone():
+    command = [sys.executable, "-c", "import sys, tune_hub; print(*sys.modules)"]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    ours = {name for name in loaded if name.startswith("tune_")}
+    assert ours == {"tune_hub", "tune_hub.aliases", "tune_hub.errors"}
+    assert not NETWORK & set(loaded)
 
 
 def _convert_alone(folder: Path) -> None:
