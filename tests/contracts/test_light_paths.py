@@ -8,6 +8,7 @@ HEAVY = {
     "torch",
     "omegaconf",
     "huggingface_hub",
+    "httpx2",
     "numpy",
     "safetensors",
     "tokenizers",
@@ -44,6 +45,8 @@ PRINTED = [
     ["convert-ckpt", "--help"],
     ["inspect", "--help"],
     ["diff", "--help"],
+    ["download", "--help"],
+    ["upload", "--help"],
 ]
 
 
@@ -73,6 +76,9 @@ def test_what_is_only_printed_imports_nothing(tune, words):
         ["nonsense"],
         ["cp"],
         ["ls", "--nonsense"],
+        ["download", "--list"],
+        ["download", "--list", "--json"],
+        ["download", "lama2"],
     ],
     ids=" ".join,
 )
