@@ -315,7 +315,7 @@ def test_missing_files_are_named(base: Path, tmp_path: Path):
     ):
         merge_adapter(base, adapter, tmp_path / "out")
     (adapter / "adapter_config.json").write_text("{")
-    with pytest.raises(CorruptFileError, match=r"adapter_config.json: not valid JSON"):
+    with pytest.raises(CorruptFileError, match=r"adapter_config.json: this is not valid JSON"):
         merge_adapter(base, adapter, tmp_path / "out")
 
 

@@ -236,6 +236,19 @@ def test_what_a_terminal_would_obey_is_spelled_out(run: Run, write_llama: WriteL
     assert not any(sign in found.err + warned.err + warned.out for sign in "\x1b\x07\x9b\u202e\r")
 
 
+@pytest.mark.parametrize("to", ["hf", "meta", "gguf"])
+def test_names_of_files_that_are_no_text_are_spelled_out(run: Run, tmp_path: Path, to: str):
+    odd = os.fsdecode(b"odd\xff")
+    write_folder(tmp_path / odd, small_weights())
+    (tmp_path / odd / "tokenizer.json").rename(tmp_path / odd / f"{odd}.txt")
+    for words in (("--dry-run",), (), ("--force",)):
+        made = run("convert", odd, "--to", to, "--output-dir", f"{odd}-{to}", "--json", *words)
+        assert made.code == 0
+        assert made.json["output_dir"] == rf"odd\udcff-{to}"
+    assert [file["name"] for file in run("inspect", odd, "--json").json["files"]][-1] == r"odd\udcff.txt"
+    assert run("diff", odd, f"{odd}-{to}", "--json").json["b"] == rf"odd\udcff-{to}"
+
+
 def test_a_folder_that_cannot_be_made_is_an_error_that_names_it(run: Run, tmp_path: Path):
     write_folder(tmp_path / "model", small_weights())
     (tmp_path / "file").write_text("")

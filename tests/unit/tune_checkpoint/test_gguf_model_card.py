@@ -53,6 +53,7 @@ def test_folder_gets_no_card_where_the_file_says_nothing(write_llama: WriteLlama
         ("---\r\nlicense: 'it''s'\r\nmodel_name: ~\r\n---\r\n", {"general.license": "it's"}),
         ("---\nlicense: [mit, bsd]\nmodel_name: >\n  long\nlicense_link: |\n---\n", {}),
         ('---\nlicense: "open\nmodel_name: "x" y\nlicense_link:\n---\n', {}),
+        ('---\nlicense: "\\ud800"\nmodel_name: a\n---\n', {"general.name": "a"}),
         ("# A model\nlicense: mit\n", {}),
         ("", {}),
     ],

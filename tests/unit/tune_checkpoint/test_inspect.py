@@ -216,8 +216,20 @@ def test_what_cannot_be_read_is_an_error_that_names_it(tmp_path: Path):
     with pytest.raises(UnsupportedCheckpointError, match="no checkpoint that can be read"):
         inspect(tmp_path)
     (write_folder(tmp_path, small_weights()) / "config.json").write_text("{")
-    with pytest.raises(CorruptFileError, match=r"config.json: not valid JSON"):
+    with pytest.raises(CorruptFileError, match=r"config.json: this is not valid JSON"):
         inspect(tmp_path)
+
+
+@pytest.mark.parametrize("escape", ["\\ud800", "\\uDFFF", "\\udc00\\ud800"])
+def test_half_a_character_in_a_configuration_is_refused(tmp_path: Path, escape: str):
+    (write_folder(tmp_path, small_weights()) / "config.json").write_text(f'{{"model_type": ["{escape}"]}}')
+    with pytest.raises(CorruptFileError, match=r"config.json: this is not valid JSON: .* half a character"):
+        inspect(tmp_path)
+
+
+def test_both_halves_of_a_character_are_one(tmp_path: Path):
+    (write_folder(tmp_path, small_weights()) / "config.json").write_text('{"model_type": "\\ud83d\\ude00"}')
+    assert inspect(tmp_path).architecture == "\N{GRINNING FACE}"
 
 
 def test_result_is_json_and_comes_back_from_it(tmp_path: Path):

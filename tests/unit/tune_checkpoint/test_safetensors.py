@@ -26,7 +26,7 @@ from tune_checkpoint import (
     write_checkpoint,
 )
 from tune_checkpoint.dtypes import ITEM_BYTES, numpy_dtype
-from tune_checkpoint.safetensors_reader import MAX_ITEMS
+from tune_checkpoint.foreign_json import MAX_ITEMS
 from tune_checkpoint.shards import split_shards
 
 ARRAYS = {
@@ -169,6 +169,8 @@ def test_writer_refuses_to_end_early(tmp_path: Path):
         (b"[]", b"", "not a JSON object"),
         (b"{", b"", "not valid JSON"),
         (b"[" * 100_000, b"", "not valid JSON"),
+        (b'{"a.\\ud800": {}}', b"", r"is not valid JSON: a string in it has an escape such as .ud800, half"),
+        (b'{"a.\xed\xa0\x80": {}}', b"", "is not valid JSON: 'utf-8' codec can't decode"),
         (b'{"x": {}, "x": {}}', b"", "'x' stands there twice"),
         ({"x": {"dtype": "F32"}}, b"", "'x': the header does not give"),
         ({"x": entry(0, 4, shape=[2])}, b"1234", r"'x': shape \[2\] of F32 takes 8 bytes.*span 4"),

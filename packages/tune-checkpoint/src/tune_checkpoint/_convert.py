@@ -1,6 +1,8 @@
 """`plan_conversion` and `convert`. The module's name leaves `tune_checkpoint.convert` to the function."""
 
 import hashlib
+import json
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -243,10 +245,13 @@ def _paths(plan: Plan) -> list[str]:
 
 def _key(plan: Plan, max_shard_size: int) -> str:
     """Stand for all that decides what is written: a changed source must not be gone on with."""
-    digest = hashlib.sha256(msgspec.json.encode((plan, max_shard_size)))
+    stated = msgspec.to_builtins((plan, max_shard_size), builtin_types=(bytes,))
+    # As ASCII, in which a path of any bytes can be spelled; a small file goes in by its digest.
+    text = json.dumps(stated, default=lambda content: hashlib.sha256(content).hexdigest())
+    digest = hashlib.sha256(text.encode())
     for path in _paths(plan):
         state = Path(path).stat()
-        digest.update(f"{path}\0{state.st_size}\0{state.st_mtime_ns}\0".encode())
+        digest.update(os.fsencode(path) + f"\0{state.st_size}\0{state.st_mtime_ns}\0".encode())
     return digest.hexdigest()[:16]
 
 

@@ -12,7 +12,7 @@ from tune_checkpoint.arguments import check_arguments, default_output_dir, parse
 from tune_checkpoint.cli_words import make_parser
 from tune_checkpoint.errors import CheckpointError
 from tune_checkpoint.interrupts import GOES_ON, heeding_sigterm, status_of
-from tune_checkpoint.plain import printable_text
+from tune_checkpoint.plain import json_text, printable_text
 
 DIFFERENT, TROUBLE = 1, 2
 """How `diff` ends, besides 0."""
@@ -184,9 +184,7 @@ def _diff(words: Namespace) -> int:
 def _print(words: Namespace, value: Any, lines: Callable[[], list[str]]) -> None:
     """Print a result, as JSON if that was asked for."""
     if words.json:
-        import msgspec
-
-        print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+        print(json_text(value))
     else:
         print("\n".join(lines()))
 

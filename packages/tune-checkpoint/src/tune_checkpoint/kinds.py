@@ -1,11 +1,10 @@
 """The kinds of checkpoints, and which of them a path is, by what is in it."""
 
-import json
 import re
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from tune_checkpoint.checkpoint import (
     BIN_INDEX_NAME,
@@ -16,8 +15,9 @@ from tune_checkpoint.checkpoint import (
     format_of,
     read_tensors,
 )
-from tune_checkpoint.errors import CheckpointNotFoundError, UnsupportedCheckpointError
+from tune_checkpoint.errors import CheckpointError, CheckpointNotFoundError, UnsupportedCheckpointError
 from tune_checkpoint.plan import Kind, TensorSlice
+from tune_checkpoint.planning import read_json
 
 META_SHARD = re.compile(r"consolidated\.(\d{2})\.pth")
 MISTRAL_FILE = re.compile(r"consolidated.*\.safetensors")
@@ -74,11 +74,9 @@ def _are_one_model(names: list[str]) -> bool:
 
 
 def _adapter(folder: Path) -> str:
-    try:
-        config: Any = json.loads((folder / "adapter_config.json").read_bytes())
-        base = str(config.get("base_model_name_or_path") or "BASE")
-    except (OSError, ValueError, RecursionError, AttributeError):
-        base = "BASE"
+    base = "BASE"
+    with suppress(CheckpointError):
+        base = str(read_json(folder / "adapter_config.json").get("base_model_name_or_path") or base)
     return (
         f"{folder}: an adapter, and not a model; merge it into the model that it was trained on:\n"
         f"  tune-checkpoint merge {shlex.quote(base)} {shlex.quote(str(folder))} --output-dir DIR"

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeGuard
 
 from tune_checkpoint.dtypes import FLOATS
 from tune_checkpoint.errors import CorruptFileError, reading
+from tune_checkpoint.foreign_json import parsed_object
 from tune_checkpoint.gguf.types import BLOCKS
 from tune_checkpoint.plan import Cast, Dequantise, Op, SideFile, TensorPlan, TensorSlice
 
@@ -76,17 +77,12 @@ def read_json(path: Path) -> dict[str, Any]:
 
     Raises:
         CorruptFileError: it is no JSON object.
+        UnsupportedCheckpointError: it has too many values.
         ReadFailedError: the system cannot read it.
     """
     if not path.is_file():
         return {}
-    try:
-        value: Any = json.loads(copied_file(path).content)
-    except (ValueError, RecursionError) as error:
-        raise CorruptFileError(f"{path}: not valid JSON: {error}") from error
-    if not is_object(value):
-        raise CorruptFileError(f"{path}: not a JSON object")
-    return value
+    return parsed_object(f"{path}: this", copied_file(path).content)
 
 
 def positive_count(where: Path | str, values: Mapping[str, Any], key: str, default: int | None = None) -> int:

@@ -11,14 +11,13 @@ from typing import Any, TypeGuard, cast
 
 from tune_checkpoint.dtypes import ITEM_BYTES
 from tune_checkpoint.errors import CorruptFileError, UnsupportedCheckpointError
+from tune_checkpoint.foreign_json import parsed_object
 from tune_checkpoint.mapped import MappedFile
 from tune_checkpoint.plan import MAX_DIMS, TensorSlice
 from tune_checkpoint.planning import is_object
 
 MAX_HEADER_BYTES = 100_000_000
 """As the safetensors library has it: a longer header is an attack on the reader's memory."""
-MAX_ITEMS = 1 << 22
-"""Values in JSON, which take more memory than they have bytes: those of 400,000 tensors."""
 MAX_COUNT = (1 << 63) - 1
 """Of a dimension or an offset."""
 MAX_SHOWN = 200
@@ -48,22 +47,8 @@ def _parse(file: MappedFile) -> tuple[dict[str, Any], int]:
             f"{file.path}: a header of {length} bytes is announced, more than {MAX_HEADER_BYTES}; "
             "this is not a safetensors file, or it is damaged"
         )
-    return _object(f"{file.path}: the header at byte 8", file.read(8, length, "the header")), 8 + length
-
-
-def _object(where: str, content: memoryview) -> dict[str, Any]:
-    """An object in JSON, of no more values than are counted by what separates them."""
-    text = bytes(content)
-    num_items = sum(map(text.count, (b",", b"[", b"{")))
-    if num_items > MAX_ITEMS:
-        raise UnsupportedCheckpointError(f"{where} has {num_items} values; at most {MAX_ITEMS} are read")
-    try:
-        value: Any = json.loads(text, object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
-        raise CorruptFileError(f"{where} is not valid JSON: {error}") from error
-    if not is_object(value):
-        raise CorruptFileError(f"{where} is not a JSON object")
-    return value
+    header = file.read(8, length, "the header")
+    return parsed_object(f"{file.path}: the header at byte 8", header, _unique), 8 + length
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -140,7 +125,7 @@ def read_index(path: Path) -> dict[str, str]:
         CorruptFileError: it is not such an index, or a file name leads out of the folder.
         UnsupportedCheckpointError: it is larger than any.
     """
-    weight_map = _object(f"{path}: this index", MappedFile(path).view).get("weight_map")
+    weight_map = parsed_object(f"{path}: this index", MappedFile(path).view, _unique).get("weight_map")
     if not is_object(weight_map) or not weight_map:
         raise CorruptFileError(
             f"{path}: not a checkpoint index: weight_map is not an object that names tensors"

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 def print_json(value: object) -> None:
     """Print one JSON document on standard output."""
-    import msgspec
+    from tune_checkpoint.plain import json_text
 
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+    sys.stdout.write(json_text(value) + "\n")
 
 
 def warn(warnings: Iterable[str]) -> None:

@@ -48,9 +48,9 @@ def _text(value: str) -> str | None:
     if value.startswith('"'):
         try:
             text: Any = json.loads(value)
-        except (ValueError, RecursionError):
+            return text if isinstance(text, str) and text.encode() else None
+        except (ValueError, RecursionError):  # also of an escape such as \ud800, half a character
             return None
-        return text if isinstance(text, str) else None
     if value.startswith("'") and value.endswith("'"):
         return value[1:-1].replace("''", "'")
     if value.startswith(tuple("[]{}|>&*!%@`#'")) or value in ("null", "~"):

@@ -5,6 +5,7 @@ there, vectors stay F32, rows that do not divide into blocks become F16, and emb
 of the other matrices, but for ternary types, which cannot hold them.
 """
 
+import os
 import struct
 from math import prod
 from pathlib import Path
@@ -163,10 +164,11 @@ def _wanted_type(name: str, shape: tuple[int, ...], quant: str) -> str:
 
 def _general_pairs(plan: Plan, config: HfConfig, tensors: tuple[TensorPlan, ...]) -> dict[str, bytes]:
     source = Path(plan.source).resolve()
+    name = source.stem if source.suffix in (".gguf", ".safetensors") else source.name
     pairs = {
         "general.architecture": text(FAMILIES[config.architecture]),
         "general.type": text("model"),
-        "general.name": text(source.stem if source.suffix in (".gguf", ".safetensors") else source.name),
+        "general.name": text(os.fsencode(name).decode(errors="replace")),
         "general.quantization_version": uint32(QUANTIZATION_VERSION),
     }
     pairs |= {key: text(value) for key, value in card_values(plan.files).items()}

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from tune_checkpoint.errors import CheckpointNotFoundError, CorruptFileError, UnsupportedCheckpointError
-from tune_checkpoint.planning import is_object
+from tune_checkpoint.planning import read_json
 
 CONFIG_NAME = "adapter_config.json"
 
@@ -98,15 +98,9 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
         UnsupportedCheckpointError: the adapter is of a kind that is not merged here.
     """
     path = folder / CONFIG_NAME
-    try:
-        content = path.read_bytes()
-        fields: Any = json.loads(content)
-    except OSError as error:
-        raise CheckpointNotFoundError(_not_found(folder)) from error
-    except (ValueError, RecursionError) as error:
-        raise CorruptFileError(f"{path}: not valid JSON: {error}") from error
-    if not is_object(fields):
-        raise CorruptFileError(f"{path}: not a JSON object")
+    if not path.is_file():
+        raise CheckpointNotFoundError(_not_found(folder))
+    fields = read_json(path)
     _check_kind(path, fields)
     try:
         config = msgspec.convert(fields, AdapterConfig)
