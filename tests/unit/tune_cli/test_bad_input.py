@@ -80,8 +80,16 @@ CASES = {
     "missing model folder": (
         ["run", "generate", "model=models/llama2", "prompt=x"],
         "model: models/llama2: no such folder\n  (set by model=models/llama2)\n"
-        "  to get it: `hf download meta-llama/Llama-2-7b-hf --local-dir models/llama2`\n"
+        "  to get it: `tune download llama2`\n"
         "  or, from a GGUF file: `tune convert-ckpt FILE.gguf --output-dir models/llama2`",
+    ),
+    "missing model folder elsewhere": (
+        ["run", "generate", "model=elsewhere/llama2", "prompt=x"],
+        "  to get it: `tune download llama2 --output-dir elsewhere/llama2`\n",
+    ),
+    "missing model folder of no known name": (
+        ["run", "generate", "model=models/mine", "prompt=x"],
+        "  to get it: `tune download ORGANISATION/MODEL --output-dir models/mine`\n",
     ),
     "missing model folder of a shipped config": (
         ["run", "full_finetune.py", "--config", "alpaca_llama2_full_finetune.yaml"],

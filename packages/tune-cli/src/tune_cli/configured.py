@@ -172,9 +172,11 @@ def check(loaded: "Loaded") -> None:
         from tune_hub import resolve_alias
         from tune_recipes.catalog import shown
 
-        repository = resolve_alias(error.folder.name) or "ORGANISATION/MODEL"
+        name, folder = error.folder.name, shown(error.folder)
+        model = name if resolve_alias(name) else "ORGANISATION/MODEL"
+        to_folder = "" if folder == f"models/{model.lower()}" else f" --output-dir {folder}"
         error.args = (
-            f"{error}\n  to get it: `hf download {repository} --local-dir {shown(error.folder)}`\n"
-            f"  or, from a GGUF file: `tune convert-ckpt FILE.gguf --output-dir {shown(error.folder)}`",
+            f"{error}\n  to get it: `tune download {model}{to_folder}`\n"
+            f"  or, from a GGUF file: `tune convert-ckpt FILE.gguf --output-dir {folder}`",
         )
         raise
