@@ -8,7 +8,7 @@ from urllib.parse import quote
 from msgspec import Struct
 
 from tune_hub.client import Client, asked, open_client, scrubbed, translated
-from tune_hub.errors import DamagedError, RefusedError, TransferError
+from tune_hub.errors import DamagedError, HubError, RefusedError, TransferError
 from tune_hub.listing import RepoFile, list_snapshot
 from tune_hub.quiet import quiet_hub
 from tune_hub.sending import Meter, operations, run_stoppable, uses_xet
@@ -150,8 +150,12 @@ class _Upload:
         except TransferError:
             check_unchanged(files)  # then the hash does not fit, which the store tells less clearly
             raise
-        except (ValueError, RuntimeError) as error:
-            raise TransferError(f"{repository}: {scrubbed(str(error), client)}") from None
+        except HubError:
+            raise
+        except Exception as error:  # of whatever library notices that a file is shorter than was said
+            check_unchanged(files)
+            reason = scrubbed(str(error) or type(error).__name__, client)
+            raise TransferError(f"{repository}: the upload failed: {reason}") from None
 
     def _commit(
         self, group: Sequence[PlannedFile], added: "dict[str, CommitOperationAdd]", message: str
