@@ -39,6 +39,8 @@ from tune_checkpoint import (
 )
 from tune_checkpoint._inspect import DtypeInfo, FileInfo, TensorInfo
 from tune_checkpoint.facts import ModelSizes
+from tune_checkpoint.foreign_json import MAX_ITEMS
+from tune_checkpoint.planning import MAX_SIDE_BYTES
 from tune_checkpoint.text import inspection_lines
 
 WriteLlama = Callable[..., Any]
@@ -217,6 +219,18 @@ def test_what_cannot_be_read_is_an_error_that_names_it(tmp_path: Path):
         inspect(tmp_path)
     (write_folder(tmp_path, small_weights()) / "config.json").write_text("{")
     with pytest.raises(CorruptFileError, match=r"config.json: this is not valid JSON"):
+        inspect(tmp_path)
+
+
+def test_configuration_of_no_small_size_is_not_read(tmp_path: Path):
+    write_folder(tmp_path, small_weights())
+    os.truncate(tmp_path / "config.json", MAX_SIDE_BYTES + 1)
+    with pytest.raises(
+        CorruptFileError, match=r"config.json: has 100000001 bytes; a file beside the weights"
+    ):
+        inspect(tmp_path)
+    (tmp_path / "config.json").write_bytes(b'{"a": [' + b"0," * MAX_ITEMS + b"0]}")
+    with pytest.raises(UnsupportedCheckpointError, match=rf"this has .* at most {MAX_ITEMS} are"):
         inspect(tmp_path)
 
 

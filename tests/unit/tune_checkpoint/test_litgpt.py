@@ -1,6 +1,8 @@
 """Converting LitGPT checkpoints to Hugging Face folders."""
 
 import json
+import os
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from tune_checkpoint import (
     convert,
 )
 from tune_checkpoint import plan_conversion as plan
+from tune_checkpoint.facts import read_facts
 from tune_checkpoint.kinds import detect_kind
 from tune_checkpoint.litgpt.flat_yaml import read_flat_yaml
 
@@ -323,3 +326,16 @@ def test_line_that_is_not_understood_is_named(tmp_path: Path, text: bytes, messa
     (tmp_path / "c.yaml").write_bytes(text)
     with pytest.raises(CorruptFileError, match=message):
         read_flat_yaml(tmp_path / "c.yaml")
+
+
+def test_of_a_file_that_is_no_list_of_settings_only_the_start_is_held(tmp_path: Path):
+    path = tmp_path / "model_config.yaml"
+    path.write_text("name: x\n")
+    os.truncate(path, 100_000_000)
+    tracemalloc.start()
+    with pytest.raises(CorruptFileError, match="longer than"):
+        read_flat_yaml(path)
+    assert read_facts(tmp_path, "litgpt", ()).architecture == "x"
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10_000_000

@@ -1,6 +1,7 @@
 """Meta's checkpoints that are damaged or not whole, and sizes that cannot be."""
 
 import json
+import os
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,14 @@ from tune_checkpoint.meta.assemble import Parts, decoder_sizes, plan_decoder
 from tune_checkpoint.meta.decoder import DecoderSizes, StatedSizes, decoder_tensors
 from tune_checkpoint.meta.params import read_params
 from tune_checkpoint.plan import TensorSlice
+from tune_checkpoint.planning import MAX_SIDE_BYTES
+
+
+def test_params_of_no_small_size_are_not_read(tmp_path: Path):
+    (tmp_path / "params.json").touch()
+    os.truncate(tmp_path / "params.json", MAX_SIDE_BYTES + 1)
+    with pytest.raises(CorruptFileError, match=r"params.json: has 100000001 bytes"):
+        read_params(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from safetensors.numpy import save_file
 from meta_checkpoints import MetaModel, random_weights, write_meta
 from small_llama import CONFIG, HIDDEN, VOCAB, small_weights, write_folder
 from tune_checkpoint import verify
+from tune_checkpoint.planning import MAX_SIDE_BYTES
 from tune_checkpoint.text import verification_lines
 
 WriteLlama = Callable[..., Any]
@@ -239,3 +241,9 @@ def test_meta_checkpoint_is_held_against_its_parameters(tmp_path: Path):
     torch.save(second, folder / "consolidated.01.pth")
     (message,) = messages(folder)
     assert message.startswith("consolidated.01.pth: tensor 'layers.1.attention.wo.weight' is BF16 [3, 3]")
+
+
+def test_tokenizer_of_no_small_size_is_told_and_not_read(tmp_path: Path):
+    os.truncate(write_folder(tmp_path, small_weights()) / "tokenizer.json", MAX_SIDE_BYTES + 1)
+    (message,) = messages(tmp_path)
+    assert message.startswith("tokenizer.json: has 100000001 bytes; a file beside the weights is read up to")

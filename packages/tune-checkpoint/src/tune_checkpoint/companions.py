@@ -12,15 +12,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
-from tune_checkpoint.errors import CorruptFileError
+from tune_checkpoint.errors import CorruptFileError, UnsupportedCheckpointError
 from tune_checkpoint.plan import SideFile
-from tune_checkpoint.planning import copied_file, is_object, read_json
+from tune_checkpoint.planning import MAX_SIDE_BYTES, copied_file, is_object, read_json
 
 CONFIG, GENERATION_CONFIG, TOKENIZER_CONFIG = "config.json", "generation_config.json", "tokenizer_config.json"
 LEGAL = ("LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE", "NOTICE.md", "NOTICE.txt", "USE_POLICY.md")
 """Files that go wherever the weights go."""
-MAX_SIDE_BYTES = 100_000_000
-"""Of a file that is held in memory as it goes along."""
 
 VOCABULARY = re.compile(
     r"tokenizer\.(json|model)|tokenizer\.model\.v\d+|tekken\.json|vocab\.(json|txt|bpe)|encoder\.json"
@@ -134,7 +132,7 @@ def _code_files(folder: Path) -> Iterator[str]:
 
 
 def _auto_map(path: Path) -> object:
-    with suppress(CorruptFileError):
+    with suppress(CorruptFileError, UnsupportedCheckpointError):
         return read_json(path).get("auto_map")
     return None
 

@@ -159,7 +159,8 @@ def _of_litgpt(path: Path) -> Facts:
     """Its flat lines `key: value`; what is nested or quoted in other ways is not needed here."""
     if not path.is_file():
         return Facts(None, None, ModelSizes())
-    text = path.read_bytes()[:100_000].decode(errors="replace")
+    with path.open("rb") as file:
+        text = file.read(100_000).decode(errors="replace")
     values: dict[str, Any] = dict(re.findall(r"^(\w+): *(\S+) *$", text, re.MULTILINE))
     name = values.get("name")
     numbers = {key: int(value) for key, value in values.items() if re.fullmatch(r"\d{1,12}", value)}

@@ -13,6 +13,8 @@ from tune_checkpoint.plan import Cast, Dequantise, Op, SideFile, TensorPlan, Ten
 
 MAX_COUNT = 1 << 40
 """Of anything that a configuration counts."""
+MAX_SIDE_BYTES = 100_000_000
+"""Of a file that is read as a whole."""
 
 
 def planned(
@@ -66,17 +68,32 @@ def copied_file(path: Path) -> SideFile:
     """A small file as it stands.
 
     Raises:
+        CorruptFileError: it is no small file.
         ReadFailedError: the system cannot read it.
     """
     with reading(path):
+        check_side_bytes(path)
         return SideFile(path.name, path.read_bytes())
+
+
+def check_side_bytes(path: Path) -> None:
+    """Refuse a file that is too large to be read as a whole.
+
+    Raises:
+        CorruptFileError: it has more than `MAX_SIDE_BYTES`.
+    """
+    if (size := path.stat().st_size) > MAX_SIDE_BYTES:
+        raise CorruptFileError(
+            f"{path}: has {size} bytes; a file beside the weights is read up to {MAX_SIDE_BYTES}: download "
+            "or copy it again"
+        )
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """A small JSON file, or nothing where there is none.
 
     Raises:
-        CorruptFileError: it is no JSON object.
+        CorruptFileError: it is no JSON object, or too large for one.
         UnsupportedCheckpointError: it has too many values.
         ReadFailedError: the system cannot read it.
     """

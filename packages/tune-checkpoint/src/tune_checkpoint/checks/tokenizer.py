@@ -8,8 +8,9 @@ import msgspec
 from msgspec import Struct
 
 from tune_checkpoint.checks.problems import Problem, problem, problem_of
-from tune_checkpoint.errors import CorruptFileError
+from tune_checkpoint.errors import CorruptFileError, ReadFailedError
 from tune_checkpoint.plan import TensorSlice
+from tune_checkpoint.planning import copied_file
 from tune_checkpoint.tokenizers.files import tokenizer_files_from
 
 TOKENIZER, MODEL = "tokenizer.json", "tokenizer.model"
@@ -62,7 +63,7 @@ def check_tokenizer(folder: Path, embedding: TensorSlice) -> Rows | None:
             token, added, added_number = f"number {number}", "", -1
         else:
             return None
-    except CorruptFileError as error:
+    except (CorruptFileError, ReadFailedError) as error:
         return Rows((problem_of("tokenizer", folder, error),))
     rows = embedding.shape[0]
     has = f"but the embedding has {rows} rows ({embedding.name})"
@@ -78,8 +79,8 @@ def check_tokenizer(folder: Path, embedding: TensorSlice) -> Rows | None:
 def _highest(path: Path) -> tuple[tuple[str, int], tuple[str, int]]:
     """The token with the highest id of a `tokenizer.json`'s vocabulary, and of those that are added to it."""
     try:
-        tokenizer = msgspec.json.decode(path.read_bytes(), type=_Tokenizer)
-    except (OSError, ValueError, msgspec.MsgspecError, RecursionError) as error:
+        tokenizer = msgspec.json.decode(copied_file(path).content, type=_Tokenizer)
+    except (ValueError, msgspec.MsgspecError, RecursionError) as error:
         raise CorruptFileError(f"{path}: cannot be read: {error}") from error
     vocab = tokenizer.model.vocab
     added = {token.content: token.id for token in tokenizer.added_tokens}

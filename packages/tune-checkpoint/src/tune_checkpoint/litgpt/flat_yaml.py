@@ -45,7 +45,8 @@ def read_flat_yaml(path: Path) -> FlatYaml:
         CorruptFileError: a line is none of those that are understood, or a key stands there twice.
     """
     try:
-        text = path.read_bytes()[: MAX_BYTES + 1].decode()
+        with path.open("rb") as file:
+            text = file.read(MAX_BYTES + 1).decode()
     except OSError as error:
         raise CheckpointNotFoundError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 
 from tune_checkpoint.errors import CheckpointNotFoundError, CorruptFileError, UnsupportedCheckpointError
 from tune_checkpoint.meta.decoder import StatedSizes
-from tune_checkpoint.planning import is_object
+from tune_checkpoint.planning import check_side_bytes, is_object
 
 PARAMS = "params.json"
 
@@ -96,6 +96,7 @@ def read_params(folder: Path) -> tuple[Params, list[str]]:
     """
     path = folder / PARAMS
     try:
+        check_side_bytes(path)
         values: Any = msgspec.json.decode(path.read_bytes())
         if is_object(values) and is_object(inner := values.get("model")):
             values = inner
