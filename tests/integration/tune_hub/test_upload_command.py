@@ -118,6 +118,13 @@ def test_a_pull_request_and_a_branch_are_said(hub: Hub, alice: RunTune, model: P
     assert said.out.splitlines()[-1] == f"You can find your model at {hub.url}/alice/tiny/tree/dev"
 
 
+def test_a_branch_that_is_made_of_what_is_there_is_said(hub: Hub, alice: RunTune, model: Path):
+    assert alice("upload", model, "tiny").code == 0
+    said = alice("upload", model, "tiny", "--revision", "v1")
+    assert said.out.splitlines()[1] == "Made the branch v1; alice/tiny holds all files already"
+    assert "v1" in hub.repo("alice/tiny").branches
+
+
 def test_the_result_is_json_and_nothing_else(hub: Hub, alice: RunTune, model: Path):
     result = json.loads(alice("upload", model, "tiny", "--json").out)
     assert result["url"] == f"{hub.url}/alice/tiny"

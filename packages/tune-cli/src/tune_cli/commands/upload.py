@@ -152,6 +152,8 @@ def _result_lines(plan: "UploadPlan", result: "UploadResult") -> list[str]:
 
     if result.no_op:
         first = f"Nothing to upload: {plan.repository} holds all {len(plan.files)} files as they are here"
+    elif not result.files:
+        first = f"Made the branch {plan.branch}; {plan.repository} holds all files already"
     else:
         count = len(result.files)
         first = f"Uploaded {count} file{'' if count == 1 else 's'}, {size_text(result.bytes_sent)} sent"
