@@ -3,22 +3,25 @@
     uv run python benchmarks/conversion.py [--gigabytes 8] [--in FOLDER]
 
 Made models of Llama 3's shape, random, in bf16. Each source is copied by `cp`, and converted without and with
-verification, in turn. A conversion ends when all is on the disk, so `cp` is timed until then, too. The table
-has medians, and the medians of each round's ratios. The last part converts a Meta checkpoint of two shards
-beside transformers 4.45.2, the last version with a converter, which holds the model in memory about twice.
+verification, in another order each round, each time after what came before has reached the disk: what is
+left of it (writing, giving back the room of deleted files) slows down whoever comes next. A conversion ends
+when all is on the disk, so `cp` is timed until then, too. The table has medians, and the medians of each
+round's ratios. The last part converts a Meta checkpoint of two shards beside transformers 4.45.2, the last
+version with a converter, which holds the model in memory about twice.
 """
 
 import argparse
 import json
 import multiprocessing
 import os
+import random
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +30,8 @@ from measure import Cost, run
 if TYPE_CHECKING:
     import torch
 
-ROUNDS = 3
+ROUNDS = 5
+SETTLE_S = 2
 HIDDEN, FEED_FORWARD, HEADS, KV_HEADS, VOCAB = 4096, 14336, 32, 8, 32000
 LAYER_BYTES = 2 * (2 * HIDDEN * HIDDEN + 2 * HIDDEN * HIDDEN * KV_HEADS // HEADS + 3 * HIDDEN * FEED_FORWARD)
 CONVERT = (str(Path(sys.executable).with_name("tune-checkpoint")), "convert")
@@ -99,23 +103,22 @@ def make_bin(source: Path, folder: Path) -> None:
     (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
 
 
-def copied(source: Path, target: Path) -> tuple[float, float]:
-    """Copy a folder, and return the seconds until `cp` has ended, and until all is on the disk."""
-    start = time.perf_counter()
-    subprocess.run(["cp", "-r", "--reflink=never", source, target], check=True)
-    unsynced = time.perf_counter() - start
-    for path in target.iterdir():
-        descriptor = os.open(path, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
-    seconds = time.perf_counter() - start
-    shutil.rmtree(target)
-    return unsynced, seconds
+def copied(source: Path, target: Path, *, synced: bool) -> Cost:
+    """Copy a folder by `cp`, until that has ended or until all is on the disk, and return the cost."""
+    command = f"cp -r --reflink=never {source} {target}" + (f" && sync -d {target}/*" if synced else "")
+    return settled(["sh", "-c", command], target)
 
 
 def converted(source: Path, target: Path, *options: str) -> Cost:
-    """Convert, remove what was made, and return the cost."""
-    cost = run([*CONVERT, str(source), "--output-dir", str(target), *options])
+    """Convert and return the cost."""
+    return settled([*CONVERT, str(source), "--output-dir", str(target), *options], target)
+
+
+def settled(command: Sequence[str], target: Path) -> Cost:
+    """Run a command on a disk that has nothing else to do, remove what it made, and return its cost."""
+    os.sync()
+    time.sleep(SETTLE_S)
+    cost = run(command)
     shutil.rmtree(target)
     return cost
 
@@ -123,26 +126,25 @@ def converted(source: Path, target: Path, *options: str) -> Cost:
 def compare(label: str, source: Path, place: Path, *options: str) -> None:
     """Print the rows of one source."""
     size = sum(path.stat().st_size for path in source.iterdir())
+    out = place / "out"
     ways: dict[str, Callable[[], Cost]] = {
-        "not verified": lambda: converted(source, place / "out", "--no-verify", *options),
-        "verified": lambda: converted(source, place / "out", *options),
+        "`cp`": lambda: copied(source, out, synced=False),
+        "`cp`, synced": lambda: copied(source, out, synced=True),
+        "not verified": lambda: converted(source, out, "--no-verify", *options),
+        "verified": lambda: converted(source, out, *options),
     }
-    seconds: dict[str, list[float]] = {"`cp`": [], "`cp`, synced": [], **{way: [] for way in ways}}
-    peaks = dict.fromkeys(ways, 0)
+    order = random.Random(0)
+    costs: dict[str, list[Cost]] = {way: [] for way in ways}
     for _ in range(ROUNDS):
-        for way, each in zip(("`cp`", "`cp`, synced"), copied(source, place / "copy"), strict=True):
-            seconds[way].append(each)
-        for way, convert in ways.items():
-            cost = convert()
-            seconds[way].append(cost.wall_s)
-            peaks[way] = max(peaks[way], cost.peak_bytes)
-    for way, taken in seconds.items():
+        for way in order.sample(list(ways), len(ways)):
+            costs[way].append(ways[way]())
+    for way, taken in costs.items():
         ratios = [
-            statistics.median(cp / each for cp, each in zip(seconds[name], taken, strict=True))
+            statistics.median(cp.wall_s / each.wall_s for cp, each in zip(costs[name], taken, strict=True))
             for name in ("`cp`", "`cp`, synced")
         ]
-        rate = size / statistics.median(taken) / 1e9
-        peak = f"{peaks[way] / 1e6:,.0f}" if way in peaks else ""
+        rate = size / statistics.median(each.wall_s for each in taken) / 1e9
+        peak = "" if "cp" in way else f"{max(each.peak_bytes for each in taken) / 1e6:,.0f}"
         row = (f"{label}, {size / 1e9:.1f} GB", way, f"{rate:.2f}", *(f"{r:.2f}" for r in ratios), peak)
         print(f"| {' | '.join(row)} |", flush=True)
 
