@@ -23,14 +23,17 @@ EXAMPLES
     # Train a small model from scratch; needs no download and no GPU
     $ tune run full_finetune --config demo_full_finetune
 
-    # Make a model trainable that you have as a GGUF file
-    $ tune convert-ckpt SmolLM2-135M.gguf --output-dir models/smollm2
+    # Get a model
+    $ tune download smollm2-135m
 
     # Fine-tune it on your own data
-    $ tune run lora_finetune model=models/smollm2 data.path=mine.jsonl
+    $ tune run lora_finetune model=models/smollm2-135m data.path=mine.jsonl
 
     # Ask it a question
-    $ tune run generate model=models/smollm2 prompt="Why is the sky blue?"
+    $ tune run generate model=models/smollm2-135m prompt="Why is the sky blue?"
+
+    # Publish what came of it
+    $ tune upload runs/RUN my-model
 """,
     "ls": """\
 EXAMPLES
@@ -83,8 +86,8 @@ EXAMPLES
     # The short names
     $ tune download --list
 
-    # A model, to models/smollm2-135m-instruct
-    $ tune download smollm2-135m-instruct
+    # A model, to models/smollm2-135m
+    $ tune download smollm2-135m
 
     # Any repository, at a tag or a commit
     $ tune download HuggingFaceTB/SmolLM2-360M --revision main
