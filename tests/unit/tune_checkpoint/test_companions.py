@@ -1,6 +1,8 @@
 """Which files go along with the weights, which are left behind, and which are replaced with them."""
 
 import json
+import os
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from transformers import AutoTokenizer
 from small_llama import CONFIG, small_weights, write_folder
 from tokenizer_samples import TEXTS, write_sentencepiece
 from tune_checkpoint import OutputExistsError, convert
-from tune_checkpoint.companions import MAX_SIDE_BYTES
+from tune_checkpoint.planning import MAX_SIDE_BYTES
 
 CODE = {
     "modeling_own.py": "from .configuration_own import OwnConfig\nfrom .layers_own import Layer\n",
@@ -73,6 +75,19 @@ def test_too_large_a_companion_is_named(folder: Path, tmp_path: Path):
     assert "tokenizer.json" not in result.files
     (warning,) = result.warnings
     assert warning.startswith("tokenizer.json: not copied: it has 100000001 bytes")
+
+
+def test_companions_take_no_memory_for_their_bytes(folder: Path, tmp_path: Path):
+    large = ("README.md", "merges.txt", "qwen.tiktoken", "tokenizer.model.v3")
+    for name in large:
+        os.truncate(folder / name, 20_000_000)
+    tracemalloc.start()
+    result = convert(folder, tmp_path / "out")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert {*large} <= {*result.files}
+    assert all((tmp_path / "out" / name).read_bytes() == (folder / name).read_bytes() for name in large)
+    assert peak < 30_000_000
 
 
 @pytest.mark.parametrize(

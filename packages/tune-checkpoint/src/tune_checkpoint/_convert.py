@@ -201,7 +201,7 @@ def _carry_out(plan: Plan, how: _Writing) -> tuple[tuple[str, ...], tuple[str, .
         if how.verify:
             check_written(files, folder, record, meter, jobs=how.jobs)
         for file in (*index, *plan.files):
-            write_file(folder / file.name, file.content)
+            write_file(folder / file.name, file.chunks())
         forget_record(folder)
     return (*(file.name for file in files), *(file.name for file in index)), tuple(record.damaged)
 
@@ -246,10 +246,10 @@ def _paths(plan: Plan) -> list[str]:
 def _key(plan: Plan, max_shard_size: int) -> str:
     """Stand for all that decides what is written: a changed source must not be gone on with."""
     stated = msgspec.to_builtins((plan, max_shard_size), builtin_types=(bytes,))
-    # As ASCII, in which a path of any bytes can be spelled; a small file goes in by its digest.
+    # As ASCII, in which a path of any bytes can be spelled; what is held of files goes in by its digest.
     text = json.dumps(stated, default=lambda content: hashlib.sha256(content).hexdigest())
     digest = hashlib.sha256(text.encode())
-    for path in _paths(plan):
+    for path in (*_paths(plan), *(file.path for file in plan.files if file.path is not None)):
         state = Path(path).stat()
         digest.update(os.fsencode(path) + f"\0{state.st_size}\0{state.st_mtime_ns}\0".encode())
     return digest.hexdigest()[:16]

@@ -12,6 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
+from msgspec.structs import replace
+
 from tune_checkpoint.errors import CorruptFileError, UnsupportedCheckpointError
 from tune_checkpoint.plan import SideFile
 from tune_checkpoint.planning import MAX_SIDE_BYTES, copied_file, is_object, read_json
@@ -98,7 +100,7 @@ def copied_companions(folder: Path, paths: Iterable[Path]) -> tuple[list[SideFil
                 f"{MAX_SIDE_BYTES} are; copy it yourself"
             )
         else:
-            files.append(SideFile(name, copied_file(path).content))
+            files.append(replace(copied_file(path), name=name))
     return files, warnings
 
 

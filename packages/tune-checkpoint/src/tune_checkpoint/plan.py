@@ -1,12 +1,14 @@
 """What a conversion will do, as data: made from headers alone, carried out by `tune_checkpoint.execute`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from math import prod
+from pathlib import Path
 from typing import Literal, get_args
 
 from msgspec import Struct
 
 from tune_checkpoint.dtypes import num_bytes
+from tune_checkpoint.errors import reading
 
 Kind = Literal["hf", "meta", "mistral", "gguf", "torchtune", "litgpt", "torch"]
 """Of a checkpoint. `hf`: a Hugging Face folder or a file of safetensors; `torch`: what `torch.save` wrote,
@@ -22,6 +24,8 @@ TARGETS: tuple[Target, ...] = get_args(Target)
 
 MAX_DIMS = 32
 """Of a tensor: as many as every version of numpy can show."""
+CHUNK_BYTES = 1 << 22
+"""Of a file that is copied."""
 
 
 class TensorSlice(Struct, frozen=True):
@@ -152,7 +156,28 @@ class SideFile(Struct, frozen=True):
     """A small file that goes beside the weights: `config.json`, `tokenizer.json`, ..."""
 
     name: str
-    content: bytes
+    made: bytes = b""
+    """What is in it, where it is no copy."""
+    path: str | None = None
+    """What it is a copy of. That is not held in memory, for there may be many."""
+
+    @property
+    def content(self) -> bytes:
+        """What is in it."""
+        return b"".join(self.chunks())
+
+    def chunks(self) -> Iterator[bytes]:
+        """The same, in pieces.
+
+        Raises:
+            ReadFailedError: the system cannot read the file that it is a copy of.
+        """
+        if self.path is None:
+            yield self.made
+            return
+        with reading(self.path), Path(self.path).open("rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                yield chunk
 
 
 class Plan(Struct, frozen=True):

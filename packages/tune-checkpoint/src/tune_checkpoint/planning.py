@@ -65,15 +65,15 @@ def json_file(name: str, value: dict[str, Any]) -> SideFile:
 
 
 def copied_file(path: Path) -> SideFile:
-    """A small file as it stands.
+    """A small file as it stands, to be read when its turn has come.
 
     Raises:
         CorruptFileError: it is no small file.
         ReadFailedError: the system cannot read it.
     """
-    with reading(path):
+    with reading(path), path.open("rb"):  # what cannot be read is better told now than after the weights
         check_side_bytes(path)
-        return SideFile(path.name, path.read_bytes())
+    return SideFile(path.name, path=str(path))
 
 
 def check_side_bytes(path: Path) -> None:

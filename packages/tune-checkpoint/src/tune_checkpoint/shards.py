@@ -65,7 +65,7 @@ def write_checkpoint(
     if len(shards) == 1:
         return tuple(names)
     index = index_file(names, shards)
-    write_file(folder / index.name, index.content)
+    write_file(folder / index.name, index.chunks())
     return (*names, index.name)
 
 
@@ -127,11 +127,12 @@ def widest_first(tensors: Sequence[T]) -> list[T]:
     return sorted(tensors, key=lambda tensor: -ITEM_BYTES[tensor.dtype])
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Write a small file anew and sync it to the disk, in a folder that may be new."""
+def write_file(path: Path, content: Iterable[bytes]) -> None:
+    """Write a small file anew, from pieces, and sync it to the disk, in a folder that may be new."""
     path.parent.mkdir(exist_ok=True)
     path.unlink(missing_ok=True)  # it may be a link, which leads elsewhere
-    path.write_bytes(content)
+    with path.open("wb") as file:
+        file.writelines(content)
     sync(path)
 
 

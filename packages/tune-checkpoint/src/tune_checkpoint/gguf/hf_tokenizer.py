@@ -101,6 +101,17 @@ class HfTokenizer(Struct, frozen=True):
         return bool(self.config.add_bos_token and bos), bool(self.config.add_eos_token and eos)
 
 
+READ = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "generation_config.json",
+    "config.json",
+    "chat_template.jinja",
+)
+"""Names of the files that say something about a tokenizer."""
+
+
 def read_hf_tokenizer(files: Mapping[str, bytes], where: str) -> HfTokenizer:
     """Read a tokenizer that has a `tokenizer.json`.
 

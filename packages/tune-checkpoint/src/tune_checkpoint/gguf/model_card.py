@@ -34,7 +34,8 @@ def card_files(metadata: Metadata) -> list[SideFile]:
 
 def card_values(files: Iterable[SideFile]) -> dict[str, str]:
     """Key in GGUF -> what the model card among the files says, where that is a single line of text."""
-    content = next((file.content for file in files if file.name == CARD), b"")
+    # What is of interest stands at the start, and the rest may be long.
+    content = next((next(file.chunks(), b"") for file in files if file.name == CARD), b"")
     lines = content.decode(errors="replace").split("\n")
     if lines[0].rstrip() != FENCE:
         return {}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tune_checkpoint.errors import CorruptFileError
 from tune_checkpoint.gguf.encode import flag, float32s, int32s, text, texts, uint32
-from tune_checkpoint.gguf.hf_tokenizer import Bpe, HfTokenizer, Step, read_hf_tokenizer
+from tune_checkpoint.gguf.hf_tokenizer import READ, Bpe, HfTokenizer, Step, read_hf_tokenizer
 from tune_checkpoint.gguf.pretokenizers import PRE_TOKENIZERS
 from tune_checkpoint.gguf.scores import scores_from_merges
 from tune_checkpoint.gguf.tokenizer import CONTROL, SPECIAL_KEYS, USER_DEFINED
@@ -69,11 +69,12 @@ def tokenizer_pairs(plan: Plan, vocab_size: int) -> tuple[dict[str, bytes], list
 
 def _files(plan: Plan) -> dict[str, bytes]:
     """The small files by name; `tokenizer.json` is made if there is only what it can be made from."""
-    files = {file.name: file.content for file in plan.files}
+    names = {file.name for file in plan.files}
+    files = {file.name: file.content for file in plan.files if file.name in READ}
     source = Path(plan.source)
     folder = source if source.is_dir() else source.parent
     for name in ("tokenizer.model", "tekken.json"):
-        if "tokenizer.json" not in files and name in files:
+        if "tokenizer.json" not in files and name in names:
             made = tokenizer_files_from(folder / name).files
             files = {file.name: file.content for file in made} | files
     return files

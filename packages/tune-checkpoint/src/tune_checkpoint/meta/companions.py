@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from tune_checkpoint.companions import LEGAL
 from tune_checkpoint.errors import CheckpointError, UnsupportedCheckpointError
@@ -72,7 +73,7 @@ def tokenizer_companions(
     files = list(made.files)
     if vocabulary.kind != "tekken":
         # Programs read it in place of tokenizer.json, and it is the way back to Meta's format.
-        files.append(SideFile(TOKENIZER, copied_file(vocabulary.path).content))
+        files.append(replace(copied_file(vocabulary.path), name=TOKENIZER))
     tokens = EndTokens(made.ids.get("bos"), made.ids.get("eos"), made.end_ids)
     return files, tokens, list(made.warnings)
 

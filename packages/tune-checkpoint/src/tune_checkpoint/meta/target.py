@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import msgspec
 from msgspec.structs import replace
 
-from tune_checkpoint.companions import LEGAL, MAX_SIDE_BYTES
+from tune_checkpoint.companions import LEGAL
 from tune_checkpoint.dtypes import FLOATS
 from tune_checkpoint.errors import UnsupportedCheckpointError
 from tune_checkpoint.layout import FileLayout, Placed
@@ -29,7 +29,7 @@ from tune_checkpoint.meta.generations import CONTEXT, generation_of
 from tune_checkpoint.meta.hf_config import check_decoder, read_settings, stated_sizes
 from tune_checkpoint.meta.params import PARAMS, Params
 from tune_checkpoint.plan import Plan, SideFile, TensorPlan
-from tune_checkpoint.planning import is_object, json_file
+from tune_checkpoint.planning import MAX_SIDE_BYTES, is_object, json_file
 from tune_checkpoint.torch_file.layout import torch_layout
 
 WEIGHTS = "consolidated.00.pth"

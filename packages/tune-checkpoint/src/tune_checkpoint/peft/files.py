@@ -7,13 +7,12 @@ from typing import Any, cast
 from tune_checkpoint.companions import (
     CHAT_TEMPLATES,
     CONFIG,
-    MAX_SIDE_BYTES,
     is_of_tokenizer,
     is_vocabulary,
 )
 from tune_checkpoint.errors import CorruptFileError
 from tune_checkpoint.plan import Plan, SideFile
-from tune_checkpoint.planning import copied_file, is_object, json_file
+from tune_checkpoint.planning import MAX_SIDE_BYTES, copied_file, is_object, json_file
 
 
 def base_config(plan: Plan) -> dict[str, Any]:
