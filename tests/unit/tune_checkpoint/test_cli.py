@@ -139,6 +139,18 @@ def test_dry_run_prints_the_plan_and_writes_nothing(run: Run, tmp_path: Path):
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
+def test_dry_run_refuses_to_replace_weights_that_links_lead_to(run: Run, tmp_path: Path):
+    write_folder(tmp_path / "base", small_weights())
+    (tmp_path / "tuned").mkdir()
+    (tmp_path / "tuned" / "config.json").write_text(json.dumps(CONFIG))
+    (tmp_path / "tuned" / "model.safetensors").symlink_to("../base/model.safetensors")
+    words = ("convert", "tuned", "--output-dir", "base", "--force")
+    refused = run(*words, "--dry-run")
+    assert refused.code == 2
+    assert refused.err.startswith("error: base: holds the weights that tuned/model.safetensors leads to")
+    assert run(*words).err == refused.err
+
+
 def test_merge_adds_the_adapter(run: Run, tmp_path: Path):
     weights = small_weights()
     write_folder(tmp_path / "model", weights)

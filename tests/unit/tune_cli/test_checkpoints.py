@@ -98,6 +98,17 @@ def test_a_dry_run_writes_nothing(tune_here, model):
     assert set(Path().rglob("*")) == before
 
 
+def test_a_dry_run_refuses_to_replace_weights_that_links_lead_to(tune_here, model):
+    Path("tuned").mkdir()
+    for file in ("config.json", "model.safetensors"):
+        Path("tuned", file).symlink_to(Path("..", model, file))
+    refused = tune_here("convert-ckpt", "tuned", "--dry-run", "--output-dir", model, "--force")
+    assert (refused.code, "holds the weights that tuned/model.safetensors leads to" in refused.err) == (
+        2,
+        True,
+    )
+
+
 def test_an_existing_folder_is_replaced_only_by_force(tune_here, model):
     assert tune_here("convert-ckpt", model).code == 0
     said = tune_here("convert-ckpt", model)

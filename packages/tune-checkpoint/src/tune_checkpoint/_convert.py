@@ -74,6 +74,8 @@ def plan_conversion(
     dtype: str | None = None,
     adapter: Path | str | None = None,
     quant: str | None = None,
+    output_dir: Path | str | None = None,
+    force: bool = False,
 ) -> Plan:
     """Say what a conversion would do, from headers alone; only of an adapter the values are read.
 
@@ -85,6 +87,8 @@ def plan_conversion(
             there, and makes fp32 of quantised tensors.
         adapter: a PEFT folder to merge into the weights.
         quant: type of the matrices of a GGUF file: `f16`, `q8_0`, `q4_0`, ...; None keeps theirs.
+        output_dir: refuse what `convert` into this folder would refuse; None looks at the source alone.
+        force: it is to be replaced.
 
     Returns:
         The plan: every output tensor with its sources and operations, and the files beside the weights.
@@ -93,12 +97,18 @@ def plan_conversion(
         CheckpointNotFoundError: nothing is at `src`.
         CorruptFileError: a file breaks its format.
         UnsupportedCheckpointError: it is of no kind that can be converted.
+        OutputExistsError: `output_dir` cannot be made or replaced.
         ReadFailedError: the system refused to read it.
         ValueError: an argument has none of the values that it may have.
     """
     _check_arguments(to, kind, dtype, quant)
+    if output_dir is not None:
+        check_output(src, adapter, Path(output_dir), to, force=force)
     with reading(src):
-        return _planned(Path(src), to, kind, CLI_DTYPES[dtype] if dtype else None, adapter, quant)
+        plan = _planned(Path(src), to, kind, CLI_DTYPES[dtype] if dtype else None, adapter, quant)
+    if output_dir is not None:
+        check_apart(_paths(plan), Path(output_dir))
+    return plan
 
 
 def _check_arguments(to: str, kind: str | None, dtype: str | None, quant: str | None) -> None:
@@ -181,9 +191,16 @@ def convert(
     src, output_dir = Path(src), Path(output_dir)
     how = _Writing(output_dir, force, max_shard_size, verify, num_jobs(jobs), progress)
     with writing(output_dir):
-        check_output(src, adapter, output_dir, to, force=force)
-        plan = plan_conversion(src, to=to, kind=kind, dtype=dtype, adapter=adapter, quant=quant)
-        check_apart(_paths(plan), output_dir)
+        plan = plan_conversion(
+            src,
+            to=to,
+            kind=kind,
+            dtype=dtype,
+            adapter=adapter,
+            quant=quant,
+            output_dir=output_dir,
+            force=force,
+        )
         weights, damaged = _carry_out(plan, how)
     return _result(plan, how, weights, damaged, time.perf_counter() - started)
 

@@ -112,10 +112,8 @@ def _convert(words: Namespace) -> int:
 def _dry_run(words: Namespace, output_dir: Path, options: dict[str, Any]) -> int:
     from tune_checkpoint import plan_conversion
     from tune_checkpoint.conversion_text import plan_json, plan_lines
-    from tune_checkpoint.output_folder import check_output
 
-    check_output(words.src, words.adapter, output_dir, words.to, force=words.force)
-    plan = plan_conversion(words.src, **options)
+    plan = plan_conversion(words.src, **options, output_dir=output_dir, force=words.force)
     _warn(plan.warnings)
     _print(words, plan_json(plan, output_dir), lambda: plan_lines(plan, output_dir))
     return 0

@@ -75,11 +75,18 @@ def convert_ckpt(
 def _show_plan(asked: _Asked, *, json: bool) -> int:
     from tune_checkpoint import plan_conversion
     from tune_checkpoint.conversion_text import plan_json, plan_lines
-    from tune_checkpoint.output_folder import check_output
 
-    src, folder, to, kind, dtype, adapter, quant, force = asked
-    check_output(src, adapter, folder, to, force=force)
-    plan = plan_conversion(src, to=to, kind=kind, dtype=dtype, adapter=adapter, quant=quant)
+    folder = asked.folder
+    plan = plan_conversion(
+        asked.src,
+        to=asked.to,
+        kind=asked.kind,
+        dtype=asked.dtype,
+        adapter=asked.adapter,
+        quant=asked.quant,
+        output_dir=folder,
+        force=asked.force,
+    )
     warn(plan.warnings)
     print_json(plan_json(plan, folder)) if json else print("\n".join(plan_lines(plan, folder)))
     return 0
