@@ -98,6 +98,29 @@ def test_weights_under_two_names_count_once(tmp_path: Path):
     assert found.nbytes == 4 * found.num_parameters
 
 
+@pytest.mark.parametrize(
+    ("family", "says", "is_tied"),
+    [("gemma2", {}, True), ("gemma2", {"tie_word_embeddings": False}, False), ("llama", {}, False)],
+)
+def test_a_configuration_that_says_nothing_of_the_head_means_what_its_family_does(
+    tmp_path: Path, family: str, says: dict[str, bool], is_tied: bool
+):
+    config = {key: value for key, value in CONFIG.items() if key != "tie_word_embeddings"}
+    weights = small_weights()
+    head = {"lm_head.weight": weights["model.embed_tokens.weight"].copy()}
+    config |= {"model_type": family} | says
+    without = inspect(write_folder(tmp_path / "without", weights, config))
+    assert without.tied == ((("lm_head.weight", "model.embed_tokens.weight"),) if is_tied else ())
+    stored = inspect(write_folder(tmp_path / "stored", weights | head, config))
+    assert stored.num_parameters == num_elements(weights if is_tied else weights | head)
+
+
+def test_the_embedding_of_gpt_2_is_its_head(tmp_path: Path):
+    save_file({"wte.weight": np.zeros((4, 2), np.float32)}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}')
+    assert inspect(tmp_path).tied == (("lm_head.weight", "wte.weight"),)
+
+
 def test_a_head_that_is_stored_although_tied_is_no_parameter(tmp_path: Path):
     weights = small_weights(has_head=True)
     found = inspect(write_folder(tmp_path, weights))

@@ -10,16 +10,16 @@ from msgspec import Struct
 
 from tune_checkpoint.checkpoint import Format, format_of
 from tune_checkpoint.errors import reading
-from tune_checkpoint.facts import Facts, ModelSizes, read_facts
+from tune_checkpoint.facts import EMBEDDINGS, Facts, ModelSizes, read_facts
 from tune_checkpoint.gguf.parts import read_gguf
 from tune_checkpoint.hf import BUFFERS
 from tune_checkpoint.listing import ADAPTER_CONFIG, AnyKind, all_tensors, distinct, kind_of, place
 from tune_checkpoint.plan import TensorSlice
 from tune_checkpoint.planning import read_json
+from tune_checkpoint.tied import HEAD
 
 COMPUTED = ("rope_freqs.weight", "rope.freqs")
 """Tensors of GGUF and Meta files that are no parameters, besides those of Hugging Face's."""
-HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 
 
 class FileInfo(Struct, frozen=True):
@@ -141,7 +141,7 @@ def _num_parameters(tensors: Sequence[TensorSlice], kind: AnyKind, facts: Facts)
         vectors = {tensor.name: tensor for tensor in tensors if len(tensor.shape) == 1}
         tensors = [*vectors.values(), *(tensor for tensor in tensors if len(tensor.shape) > 1)]
     once = distinct(tensors)
-    if facts.is_tied and any(tensor.name == EMBEDDING for tensor in once):
+    if facts.is_tied and any(tensor.name in EMBEDDINGS for tensor in once):
         once = [tensor for tensor in once if tensor.name != HEAD]
     return sum(prod(tensor.shape) for tensor in once)
 
@@ -164,9 +164,9 @@ def _tied(tensors: Sequence[TensorSlice], facts: Facts) -> tuple[tuple[str, str]
         name = first.setdefault(place(tensor), tensor.name)
         if name != tensor.name and tensor.nbytes:
             tied.append((tensor.name, name))
-    names = {tensor.name for tensor in tensors}
-    if facts.is_tied and EMBEDDING in names and HEAD not in names:
-        tied.append((HEAD, EMBEDDING))
+    embedding = next((tensor.name for tensor in tensors if tensor.name in EMBEDDINGS), None)
+    if facts.is_tied and embedding is not None and all(tensor.name != HEAD for tensor in tensors):
+        tied.append((HEAD, embedding))
     return tuple(tied)
 
 

@@ -13,6 +13,7 @@ from tune_checkpoint.gguf.metadata import Metadata
 from tune_checkpoint.listing import AnyKind
 from tune_checkpoint.plan import TensorSlice
 from tune_checkpoint.planning import is_object, read_json
+from tune_checkpoint.tied import is_tied
 
 EMBEDDINGS = (
     "model.embed_tokens.weight",
@@ -92,8 +93,8 @@ class Facts(Struct, frozen=True):
     told_by: str | None
     """What says so: a file's name, `metadata` of a GGUF file, or `tensor names`, which is a guess."""
     sizes: ModelSizes
-    is_tied: bool | None = None
-    """What `tie_word_embeddings` of a `config.json` says."""
+    is_tied: bool = False
+    """A library takes the embedding for the head, by what a `config.json` says or leaves unsaid."""
 
 
 def read_facts(
@@ -132,12 +133,11 @@ def _of_config(config: dict[str, Any]) -> Facts:
     name = names[0] if isinstance(names, list) and names else config.get("model_type")  # pyright: ignore[reportUnknownVariableType]
     inner = config.get("text_config")  # of a model that also sees or hears
     sizes = _sizes({**inner, **config} if is_object(inner) else config, _HF_KEYS)
-    tied = config.get("tie_word_embeddings")
     return Facts(
         name if isinstance(name, str) else None,
         "config.json" if name else None,
         sizes,
-        tied if isinstance(tied, bool) else None,
+        is_tied(config),
     )
 
 

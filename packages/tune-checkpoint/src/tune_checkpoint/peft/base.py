@@ -7,10 +7,8 @@ from tune_checkpoint.errors import UnsupportedCheckpointError
 from tune_checkpoint.peft.files import base_config
 from tune_checkpoint.plan import Plan, TensorPlan, TensorSlice
 from tune_checkpoint.planning import is_object
+from tune_checkpoint.tied import EMBEDDINGS, HEAD, TIED
 
-HEAD = "lm_head.weight"
-EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight")
-"""Ends of the name of the token embedding."""
 WITH_HEAD = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 """Ends of the names of architectures that have a head, if only the embedding in its place."""
 
@@ -40,7 +38,7 @@ class Base:
         _check_not_quantised(plan.source, config.get("quantization_config"))
         ends = tuple(f".{end}" for end in EMBEDDINGS)
         self.embedding = next((name for name in self.tensors if f".{name}".endswith(ends)), "")
-        says = config.get("tie_word_embeddings")
+        says = config.get(TIED)
         is_tied = says is True or (says is None and plan.architecture.endswith(WITH_HEAD))
         self.is_tied = is_tied and bool(self.embedding) and HEAD not in self.tensors
         names = {Path(plan.source).name, Path(str(config.get("_name_or_path"))).name}

@@ -5,13 +5,14 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from tune_checkpoint.errors import CorruptFileError, UnsupportedCheckpointError
-from tune_checkpoint.peft.base import HEAD, Base
+from tune_checkpoint.peft.base import Base
 from tune_checkpoint.peft.config import AdapterConfig, read_adapter_config
 from tune_checkpoint.peft.files import merged_files
 from tune_checkpoint.peft.low_rank import with_low_rank, with_merges
 from tune_checkpoint.peft.tensors import AdapterTensors, read_adapter_tensors
 from tune_checkpoint.plan import Plan, SetRows, TensorPlan, TensorSlice
 from tune_checkpoint.planning import planned
+from tune_checkpoint.tied import HEAD
 
 
 def with_adapter(plan: Plan, folder: Path) -> Plan:
