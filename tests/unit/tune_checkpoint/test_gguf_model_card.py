@@ -5,14 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from gguf.metadata import Metadata as GgufMetadata
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gguf_samples import fields, read_file, write_hf
 from tune_checkpoint import convert
 from tune_checkpoint.gguf.metadata import Metadata
-from tune_checkpoint.gguf.model_card import card_files, card_values
+from tune_checkpoint.gguf.model_card import CARD_KEYS, card_files, card_values
 from tune_checkpoint.plan import SideFile
 
 WriteLlama = Callable[..., Any]
@@ -71,8 +72,12 @@ def test_name_of_the_folder_is_the_models_where_no_card_names_it(write_llama: Wr
 
 
 @given(st.dictionaries(st.sampled_from(list(STATED)), st.text(min_size=1)))
+@example({"general.name": "a\x7f\x85\x9f\u2028\u2029\ufeff\ufffe\uffff\U0001f600 ---"})
 def test_any_text_comes_back_from_the_card(stated: dict[str, str]):
-    assert card_values(card_files(Metadata(Path("model.gguf"), stated))) == stated
+    files = card_files(Metadata(Path("model.gguf"), stated))
+    assert card_values(files) == stated
+    head = files[0].content.decode().split("---\n")[1] if files else "{}"
+    assert yaml.safe_load(head) == {CARD_KEYS[key]: value for key, value in stated.items()}
 
 
 @given(st.binary() | st.text().map(lambda text: f"---\nlicense: {text}\n---".encode()))

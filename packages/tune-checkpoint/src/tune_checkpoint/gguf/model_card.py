@@ -5,6 +5,7 @@ for which of its keys become which of GGUF's.
 """
 
 import json
+import re
 from collections.abc import Iterable
 from itertools import takewhile
 from typing import Any
@@ -24,11 +25,17 @@ CARD_KEYS = {
 """Key in GGUF -> in the model card."""
 
 
+UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+"""What JSON leaves as it is, and YAML takes for the end of a line or refuses.
+
+Source: YAML 1.1, sections 5.1 and 5.4; what is beyond U+FFFF it takes, and would not take JSON's two halves.
+"""
+
+
 def card_files(metadata: Metadata) -> list[SideFile]:
     """A model card, if the file says something that belongs there."""
     stated = {name: metadata.text(key) for key, name in CARD_KEYS.items()}
-    # What JSON makes of a text, YAML reads as the same.
-    lines = [f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in stated.items() if value]
+    lines = [f"{name}: {_quoted(value)}" for name, value in stated.items() if value]
     return [SideFile(CARD, "\n".join([FENCE, *lines, FENCE, ""]).encode())] if lines else []
 
 
@@ -42,6 +49,12 @@ def card_values(files: Iterable[SideFile]) -> dict[str, str]:
     head = takewhile(lambda line: line.rstrip() != FENCE, lines[1:])
     stated = {name: _text(value.strip()) for name, _, value in (line.partition(":") for line in head)}
     return {key: value for key, name in CARD_KEYS.items() if (value := stated.get(name))}
+
+
+def _quoted(value: str) -> str:
+    """A text as both JSON and YAML spell it."""
+    quoted = json.dumps(value, ensure_ascii=False)
+    return UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", quoted)
 
 
 def _text(value: str) -> str | None:
