@@ -255,6 +255,16 @@ def test_a_wrong_checksum_of_a_torch_file_is_warned_of(tmp_path: Path, name: str
     )
 
 
+def test_a_wrong_checksum_in_a_file_whose_name_is_no_text_is_warned_of(tmp_path: Path):
+    path = tmp_path / os.fsdecode(b"odd\xff.bin")
+    torch.save({"model.norm.weight": torch.ones(3)}, path)
+    content = bytearray(path.read_bytes())
+    content[read_tensors(path)[0].offset] ^= 1
+    path.write_bytes(content)
+    (damaged,) = [warning for warning in convert(path, tmp_path / "out").warnings if "CRC" in warning]
+    assert damaged.startswith(f"{path}: tensor 'model.norm.weight' at byte")
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of one megabyte."""

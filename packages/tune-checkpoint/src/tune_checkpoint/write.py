@@ -16,6 +16,7 @@ import msgspec
 from tune_checkpoint.errors import VerificationError
 from tune_checkpoint.execute import COPY_BYTES, copied_ranges, tensor_blocks
 from tune_checkpoint.layout import FileLayout, Placed
+from tune_checkpoint.plain import json_text
 from tune_checkpoint.plan import Progress, TensorSlice
 from tune_checkpoint.sources import Sources
 from tune_checkpoint.threads import do_all
@@ -292,5 +293,6 @@ def _load_record(folder: Path) -> Record:
 
 def _save_record(folder: Path, record: Record) -> None:
     beside = folder / f"{RECORD}{PARTIAL}"
-    beside.write_bytes(msgspec.json.encode(record))  # if it is lost with the power, a file is written again
+    # If it is lost with the power, a file is written again.
+    beside.write_bytes(json_text(record).encode())
     beside.rename(folder / RECORD)
