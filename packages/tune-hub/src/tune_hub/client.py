@@ -1,5 +1,6 @@
 """The way to the Hub: its address, who we are there, and its errors in our words."""
 
+import math
 import os
 import re
 from collections.abc import Callable, Generator
@@ -7,6 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+import msgspec
+
+from tune_hub.addresses import checked_endpoint
 from tune_hub.errors import AccessError, HubError, OfflineError, RepositoryNotFoundError, TransferError
 from tune_hub.waiting import Waits
 
@@ -18,6 +22,9 @@ T = TypeVar("T")
 
 ANSWER_TIMEOUT_S = 60.0
 CONNECT_TIMEOUT_S = 10.0
+SILENCE_TIMEOUT_S = 10.0
+"""Seconds without a byte after which a connection is given up, if HF_HUB_DOWNLOAD_TIMEOUT says no other."""
+LONGEST_TIMEOUT_S = 3600.0
 RETRIED_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 
 
@@ -46,11 +53,21 @@ class Client:
 
     @property
     def session(self) -> "httpx2.Client":
-        """The connections that huggingface_hub keeps, with its rules for proxies and certificates."""
+        """The connections that huggingface_hub keeps, with its rules for proxies and certificates.
+
+        Raises:
+            TransferError: there can be none, as the environment names a proxy that is none.
+        """
         import httpx2
         from huggingface_hub import get_session
 
-        session = get_session()
+        try:
+            session = get_session()
+        except (ValueError, ImportError, OSError, httpx2.InvalidURL) as error:
+            raise TransferError(
+                f"no connection can be made: {scrubbed(str(error), self)}\n"
+                "  check the proxy (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY) and SSL_CERT_FILE"
+            ) from None
         if session.timeout == httpx2.Timeout(None):  # a server that never answers is an error, not a rest
             session.timeout = httpx2.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
         return session
@@ -70,15 +87,23 @@ def open_client(token: str | None = None) -> Client:
 
     Raises:
         OfflineError: `HF_HUB_OFFLINE` is set.
+        HubError: the environment is not what it may be.
     """
     if is_offline():
         raise OfflineError("HF_HUB_OFFLINE is set: the Hub may not be asked\n  unset it to go on")
-    from huggingface_hub import constants, get_token
-
-    endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or constants.ENDPOINT
+    given = os.environ.get("HF_ENDPOINT", "").rstrip("/")
+    endpoint = checked_endpoint(given) if given else ""  # before huggingface_hub reads it, which then raises
+    try:
+        from huggingface_hub import constants, get_token
+    except ValueError as error:
+        raise HubError(
+            f"a variable of huggingface_hub is not what it may be: {error}\n"
+            "  HF_HUB_DOWNLOAD_TIMEOUT and HF_HUB_ETAG_TIMEOUT are whole seconds"
+        ) from None
+    endpoint = endpoint or constants.ENDPOINT
     if token:
         return Client(endpoint, token, "the token that was given")
-    if token := get_token():
+    if not _is_set("HF_HUB_DISABLE_IMPLICIT_TOKEN") and (token := get_token()):
         name = "the token in HF_TOKEN" if os.environ.get("HF_TOKEN") else "the token of `hf auth login`"
         return Client(endpoint, token, name)
     return Client(endpoint, None, "no token")
@@ -86,8 +111,20 @@ def open_client(token: str | None = None) -> Client:
 
 def is_offline() -> bool:
     """Whether the user has forbidden the network, as huggingface_hub reads it."""
-    values = (os.environ.get("HF_HUB_OFFLINE"), os.environ.get("TRANSFORMERS_OFFLINE"))
-    return any((value or "").upper() in ("1", "ON", "YES", "TRUE") for value in values)
+    return _is_set("HF_HUB_OFFLINE") or _is_set("TRANSFORMERS_OFFLINE")
+
+
+def _is_set(name: str) -> bool:
+    return os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")
+
+
+def silence_s() -> float:
+    """Seconds without a byte after which a connection is given up: those of the user, if they are some."""
+    try:
+        seconds = float(os.environ["HF_HUB_DOWNLOAD_TIMEOUT"])
+    except (KeyError, ValueError):
+        return SILENCE_TIMEOUT_S
+    return min(seconds, LONGEST_TIMEOUT_S) if seconds > 0 and math.isfinite(seconds) else SILENCE_TIMEOUT_S
 
 
 def hub_cache() -> Path:
@@ -130,6 +167,8 @@ def asked(client: Client, repository: str, question: Callable[[], T], *, revisio
                     raise
                 if not waits.wait(error.response.headers.get("Retry-After")):
                     raise
+            except httpx2.UnsupportedProtocol:
+                raise
             except httpx2.TransportError:
                 if not waits.wait():
                     raise
@@ -138,6 +177,8 @@ def asked(client: Client, repository: str, question: Callable[[], T], *, revisio
 @contextmanager
 def translated(client: Client, repository: str, *, revision: str | None = None) -> Generator[None]:
     """Turn what huggingface_hub raises in the block into our errors, which hold no token."""
+    import json
+
     import httpx2
     from huggingface_hub import errors
 
@@ -164,7 +205,12 @@ def translated(client: Client, repository: str, *, revision: str | None = None) 
         raise OfflineError("HF_HUB_OFFLINE is set: the Hub may not be asked\n  unset it to go on") from None
     except errors.HfHubHTTPError as error:
         raise _of_status(client, repository, error) from None
-    except httpx2.HTTPError as error:
+    except (msgspec.DecodeError, json.JSONDecodeError) as error:
+        raise TransferError(
+            f"{client.endpoint}: answers, but not as a Hub does: {scrubbed(str(error), client)}\n"
+            "  check HF_ENDPOINT, and whether a proxy or a login page answers in its place"
+        ) from None
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         raise TransferError(
             f"{client.endpoint}: cannot be reached: {scrubbed(str(error) or type(error).__name__, client)}\n"
             "  check the network (HF_ENDPOINT and the proxy too), then run the same command again"
@@ -172,8 +218,9 @@ def translated(client: Client, repository: str, *, revision: str | None = None) 
 
 
 def scrubbed(text: str, client: Client) -> str:
-    """A text without the token, and without the signatures of addresses."""
+    """A text without the token, and without passwords and signatures in addresses."""
     text = text.replace(client.token, "<token>") if client.token else text
+    text = re.sub(r"://[^/\s'\"]*@", "://", text)
     return re.sub(r"(https?://[^\s?'\"]+)\?[^\s'\"]*", r"\1", text)
 
 
@@ -217,6 +264,11 @@ def _of_status(client: Client, repository: str, error: "httpx2.HTTPError") -> Hu
     said = scrubbed(error.server_message or "", client)
     if status == 401:
         return _wrong_token(client) if client.token else _not_found(client, repository, client.endpoint)
+    if status == 403 and client.token is None:
+        return AccessError(
+            f"{repository}: the Hub allows it to nobody without a token: {said or 'forbidden'}\n"
+            "  `hf auth login`, or set HF_TOKEN"
+        )
     if status == 403:
         return AccessError(
             f"{repository}: {client.token_name} may not do this: {said or 'forbidden'}\n"

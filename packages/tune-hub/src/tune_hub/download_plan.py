@@ -13,10 +13,10 @@ from msgspec import Struct
 from tune_hub.aliases import repository_of
 from tune_hub.cache import cached_file, cached_snapshot
 from tune_hub.choose import choose_files
-from tune_hub.client import asked, is_offline, open_client
+from tune_hub.client import is_offline, open_client
 from tune_hub.errors import DiskError, RefusedError
 from tune_hub.folder import is_whole, partial_path, read_record
-from tune_hub.listing import RepoFile, Snapshot, list_snapshot
+from tune_hub.listing import RepoFile, Snapshot, check_access, list_snapshot
 
 ROOM_TO_SPARE_BYTES = 1 << 20
 
@@ -82,7 +82,7 @@ def plan_download(
         client = open_client(token)
         snapshot = list_snapshot(client, repository, revision)
         if snapshot.gated:
-            asked(client, repository, lambda: client.api.auth_check(repository))
+            check_access(client, repository)
     files = choose_files(repository, snapshot.files, include=include, exclude=exclude)
     with reporting(Path(output_dir)):
         return planned(snapshot, files, Path(output_dir))

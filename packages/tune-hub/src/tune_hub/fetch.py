@@ -1,17 +1,17 @@
 """One file of a repository: streamed, gone on with where it stopped, and checked."""
 
-import os
 import re
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, urljoin
 
 from msgspec import Struct
 
-from tune_hub.client import CONNECT_TIMEOUT_S, RETRIED_STATUSES, Client, scrubbed, translated
+from tune_hub.addresses import origin
+from tune_hub.client import CONNECT_TIMEOUT_S, RETRIED_STATUSES, Client, scrubbed, silence_s, translated
 from tune_hub.errors import DamagedError, TransferError
 from tune_hub.growing import GrowingFile, Stopped
 from tune_hub.listing import RepoFile
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 1 << 18
 MAX_REDIRECTS = 5
-SILENCE_TIMEOUT_S = 10.0
-"""Seconds without a byte after which a connection is given up, if HF_HUB_DOWNLOAD_TIMEOUT says no other."""
 
 
 class Wanted(Struct, frozen=True):
@@ -115,7 +113,7 @@ def _receive(wanted: Wanted, growing: GrowingFile) -> None:
                 growing.add(chunk)
                 if growing.size > wanted.file.size:
                     return
-    except httpx2.TransportError as error:
+    except (httpx2.TransportError, httpx2.InvalidURL) as error:
         raise Problem(scrubbed(str(error) or type(error).__name__, wanted.client)) from None
 
 
@@ -133,9 +131,9 @@ def _opened(wanted: Wanted, offset: int) -> Generator["httpx2.Response"]:
     from huggingface_hub.utils import hf_raise_for_status
 
     client, address = wanted.client, wanted.address
-    timeout = httpx2.Timeout(_silence_s(), connect=CONNECT_TIMEOUT_S)
+    timeout = httpx2.Timeout(silence_s(), connect=CONNECT_TIMEOUT_S)
     for _ in range(MAX_REDIRECTS):
-        at_hub = _origin(address) == _origin(client.endpoint)
+        at_hub = origin(address) == origin(client.endpoint)
         headers = {**(client.headers() if at_hub else {}), "Accept-Encoding": "identity"}
         if offset:
             headers["Range"] = f"bytes={offset}-"
@@ -154,10 +152,19 @@ def _opened(wanted: Wanted, offset: int) -> Generator["httpx2.Response"]:
             if not response.has_redirect_location:
                 yield response
                 return
-            address = urljoin(address, response.headers["Location"])
+            address = _led_to(address, response.headers["Location"])
         finally:
             response.close()
     raise Problem(f"more than {MAX_REDIRECTS} redirections")
+
+
+def _led_to(address: str, location: str) -> str:
+    try:
+        address = urljoin(address, location)
+        origin(address)
+    except ValueError:
+        raise Problem("the server leads to what is no address") from None
+    return address
 
 
 def _is_same(response: "httpx2.Response", file: RepoFile) -> bool:
@@ -170,15 +177,3 @@ def _is_same(response: "httpx2.Response", file: RepoFile) -> bool:
     etag = etag.removeprefix("W/").strip('"')
     known = re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", etag)
     return known is None or etag in (file.checksum, file.oid)
-
-
-def _origin(address: str) -> tuple[str, str | None, int | None]:
-    parts = urlsplit(address)
-    return parts.scheme, parts.hostname, parts.port
-
-
-def _silence_s() -> float:
-    try:
-        return float(os.environ["HF_HUB_DOWNLOAD_TIMEOUT"])
-    except (KeyError, ValueError):
-        return SILENCE_TIMEOUT_S
