@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 from pathlib import Path
 
 from tune_hub.client import hub_cache
@@ -24,7 +25,7 @@ def cached_file(repository: str, file: RepoFile) -> Path | None:
 
 
 def link_cached(source: Path, target: Path, file: RepoFile) -> bool:
-    """Link a file of the cache, checked, and say whether that could be done.
+    """Link weights of the cache, checked, and say whether that could be done; copy what one may want to edit.
 
     A hard link stays whole when the cache is emptied; where the cache is on another disk, a link to its name.
     """
@@ -35,10 +36,13 @@ def link_cached(source: Path, target: Path, file: RepoFile) -> bool:
         return False
     beside = target.with_name(f".{target.name[:100]}.{os.getpid()}.tmp")
     beside.unlink(missing_ok=True)
-    try:
-        beside.hardlink_to(source)
-    except OSError:
-        beside.symlink_to(source)
+    if file.sha256 is None:
+        shutil.copyfile(source, beside)
+    else:
+        try:
+            beside.hardlink_to(source)
+        except OSError:
+            beside.symlink_to(source)
     beside.replace(target)
     return True
 

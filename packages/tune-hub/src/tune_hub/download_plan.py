@@ -1,7 +1,6 @@
 """What a download would do: which files, what is here of them already, and what stands in the way."""
 
 import errno
-import os
 import shutil
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from tune_hub.cache import cached_file, cached_snapshot
 from tune_hub.choose import choose_files
 from tune_hub.client import is_offline, open_client
 from tune_hub.errors import DiskError, RefusedError
-from tune_hub.folder import is_whole, partial_path, read_record
+from tune_hub.folder import Record, check_place, is_ours, is_whole, partial_path, read_record
 from tune_hub.listing import RepoFile, Snapshot, check_access, list_snapshot
 
 ROOM_TO_SPARE_BYTES = 1 << 20
@@ -41,6 +40,8 @@ class DownloadPlan(Struct, frozen=True):
     files: tuple[PlannedFile, ...]
     replaced: tuple[str, ...]
     """Files in the folder that are not what the repository has now."""
+    stale: tuple[str, ...] = ()
+    """Files that a download of another commit or repository left there, and that this one has not."""
 
     @property
     def nbytes(self) -> int:
@@ -94,13 +95,26 @@ def planned(snapshot: Snapshot, files: Sequence[RepoFile], folder: Path) -> Down
     found: list[PlannedFile] = []
     replaced: list[str] = []
     for file in files:
+        check_place(folder, file.path)
         if is_whole(folder, file, record):
             found.append(PlannedFile(file, "present", file.size))
             continue
-        if os.path.lexists(folder / file.path):
+        if (folder / file.path).exists():
             replaced.append(file.path)
         found.append(_not_there(snapshot, file, folder))
-    return DownloadPlan(snapshot, folder, tuple(found), tuple(replaced))
+    return DownloadPlan(snapshot, folder, tuple(found), tuple(replaced), _stale(snapshot, folder, record))
+
+
+def _stale(snapshot: Snapshot, folder: Path, record: Record | None) -> tuple[str, ...]:
+    """What would stand beside the new files as if it belonged to them, such as weights in other shards."""
+    if record is None:
+        return ()
+    now = {file.path: file.checksum for file in snapshot.files}
+    return tuple(
+        name
+        for name, noted in sorted(record.files.items())
+        if now.get(name) != noted.checksum and is_ours(folder, name, record)
+    )
 
 
 def _not_there(snapshot: Snapshot, file: RepoFile, folder: Path) -> PlannedFile:
@@ -128,14 +142,20 @@ def check_folder(plan: DownloadPlan, force: bool) -> None:
             f"{name}: holds {record.repository}, and not {plan.snapshot.repository}\n"
             "  choose another folder with --output-dir, or replace it with --force"
         )
-    if not plan.replaced:
+    others = [*plan.replaced, *(stale for stale in plan.stale if stale not in plan.replaced)]
+    if not others:
         return
-    some = f"{', '.join(plan.replaced[:3])}{', ...' if len(plan.replaced) > 3 else ''}"
-    if record and record.commit != plan.snapshot.commit:
+    some = f"{', '.join(others[:3])}{', ...' if len(others) > 3 else ''}"
+    if record and record.commit and record.commit != plan.snapshot.commit:
         raise RefusedError(
-            f"{name}: holds commit {record.commit[:8]}, and {plan.snapshot.commit[:8]} has other files: "
+            f"{name}: holds commit {record.commit[:8]}; {plan.snapshot.commit[:8]} has not the same files: "
             f"{some}\n  keep it with --revision {record.commit}, update it with --force, or choose another "
             "folder with --output-dir"
+        )
+    if record and not record.commit:
+        raise RefusedError(
+            f"{name}: holds files of a download that was broken off and is not this one: {some}\n"
+            "  replace them with --force, or choose another folder with --output-dir"
         )
     raise RefusedError(
         f"{name}: holds other files under these names: {some}\n"

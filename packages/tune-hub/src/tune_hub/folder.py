@@ -3,8 +3,8 @@
 import fcntl
 import hashlib
 import os
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -33,6 +33,7 @@ class Record(Struct, frozen=True):
 
     repository: str
     commit: str
+    """Of which all files are; empty until they are."""
     files: dict[str, Kept] = {}
 
 
@@ -79,6 +80,16 @@ def kept(path: Path, checksum: str) -> Kept:
     return Kept(checksum, state.st_size, state.st_mtime_ns)
 
 
+def is_ours(folder: Path, name: str, record: Record | None) -> bool:
+    """Whether a file is what a download put there: nobody has written to it since."""
+    noted = record.files.get(name) if record else None
+    try:
+        state = (folder / name).stat()
+    except OSError:
+        return False
+    return noted is not None and (noted.size, noted.mtime_ns) == (state.st_size, state.st_mtime_ns)
+
+
 def is_whole(folder: Path, file: RepoFile, record: Record | None) -> bool:
     """Whether a file is there and is what the repository has; read only if nobody noted that before."""
     path = folder / file.path
@@ -88,9 +99,8 @@ def is_whole(folder: Path, file: RepoFile, record: Record | None) -> bool:
         return False
     if state.st_size != file.size or not path.is_file():
         return False
-    noted = record.files.get(file.path) if record else None
-    if noted == Kept(file.checksum, state.st_size, state.st_mtime_ns):
-        return True
+    if record and is_ours(folder, file.path, record):
+        return record.files[file.path].checksum == file.checksum
     return matches(path, file)
 
 
@@ -110,6 +120,16 @@ def partial_path(folder: Path, file: RepoFile) -> Path:
     return folder / PARTIAL / f"{name}.{file.checksum[:24]}"
 
 
+def forget_partials(folder: Path, files: Sequence[RepoFile]) -> None:
+    """Remove what has begun of files that the repository has no more; the folder too, if nothing is left."""
+    wanted = {partial_path(folder, file).name for file in files}
+    for path in (folder / PARTIAL).glob("*"):
+        if path.name not in wanted:
+            path.unlink()
+    with suppress(OSError):
+        (folder / PARTIAL).rmdir()
+
+
 def put_in_place(partial: Path, folder: Path, file: RepoFile) -> Path:
     """Give a whole file its name."""
     target = target_path(folder, file.path)
@@ -118,11 +138,18 @@ def put_in_place(partial: Path, folder: Path, file: RepoFile) -> Path:
 
 
 def target_path(folder: Path, name: str) -> Path:
-    """Make the folders above a file, none of which may be a link that leads elsewhere.
+    """Make the folders above a file; the errors are those of `check_place`."""
+    check_place(folder, name)
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    return folder / name
+
+
+def check_place(folder: Path, name: str) -> None:
+    """Make sure that a file can be put where it belongs, and stays in the folder.
 
     Raises:
-        RefusedError: one is.
-        DiskError: one is a file.
+        RefusedError: a folder above it is a link, which may lead elsewhere.
+        DiskError: a file stands where a folder must be, or a folder where the file must be.
     """
     above = folder
     for part in name.split("/")[:-1]:
@@ -132,8 +159,7 @@ def target_path(folder: Path, name: str) -> Path:
                 f"{above}: is a link, and what is downloaded must stay in {folder}\n  remove it, or choose "
                 "another folder with --output-dir"
             )
-        try:
-            above.mkdir(exist_ok=True)
-        except FileExistsError:
-            raise DiskError(f"{above}: is a file where a folder must be; move it away") from None
-    return folder / name
+        if above.exists() and not above.is_dir():
+            raise DiskError(f"{above}: is a file where a folder must be\n  move it away")
+    if (folder / name).is_dir():
+        raise DiskError(f"{folder / name}: is a folder where a file must be\n  move it away")
