@@ -10,7 +10,7 @@ import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, GPT2Config, LlamaConfig
 from transformers.modeling_utils import PreTrainedModel
 
-from tune_checkpoint import convert, open_checkpoint
+from tune_checkpoint import convert, diff, open_checkpoint
 from tune_checkpoint.tied import TIED_BY_DEFAULT
 
 SIZES: dict[str, Any] = {
@@ -105,3 +105,24 @@ def test_transformers_loads_the_same_model(
 
 def test_families_that_tie_by_default_do_so_in_transformers():
     assert all(CONFIG_MAPPING[family]().tie_word_embeddings is True for family in TIED_BY_DEFAULT)
+
+
+def test_layers_that_share_their_weights_are_both_written(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = LlamaConfig(**SIZES | {"num_hidden_layers": 2}, intermediate_size=48, tie_word_embeddings=True)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    weights = dict(model.state_dict())
+    weights |= {
+        name: weights[name.replace("layers.1.", "layers.0.")] for name in weights if ".layers.1." in name
+    }
+    source = saved(model, tmp_path / "source", weights, says=True)
+    convert(source, tmp_path / "out")
+    assert torch.equal(logits(tmp_path / "out"), logits(source))
+
+
+def test_a_layer_that_is_missing_is_a_difference_though_it_shares_its_weights(tmp_path: Path) -> None:
+    weights = dict(llama(tied=True).state_dict())
+    norm = weights["model.norm.weight"]
+    source = saved(llama(tied=True), tmp_path / "a", weights | {"model.layers.1.x.weight": norm}, says=True)
+    other = saved(llama(tied=True), tmp_path / "b", weights, says=True)
+    assert not diff(source, other).identical

@@ -16,7 +16,7 @@ from tune_checkpoint.listing import AnyKind, all_tensors, kind_of, place
 from tune_checkpoint.plan import Progress, TensorPlan
 from tune_checkpoint.planning import planned, read_json
 from tune_checkpoint.threads import do_all, num_jobs
-from tune_checkpoint.tied import is_tied
+from tune_checkpoint.tied import SHARED, is_tied
 
 if TYPE_CHECKING:
     from tune_checkpoint.comparing import Gap
@@ -215,10 +215,10 @@ def _pairs(left: _Side, right: _Side) -> tuple[dict[str, _Pair], tuple[str, ...]
 
 
 def _doubles(side: _Side) -> dict[str, list[str]]:
-    """Name -> all names of the same weight, of the weights that have several."""
+    """Name -> all names of the same weight, of the embeddings and heads that have several."""
     groups: dict[tuple[object, ...], list[str]] = {}
     for name, plan in side.tensors.items():
-        if plan.nbytes:
+        if plan.nbytes and (name in EMBEDDING_OF or name.endswith(SHARED)):
             groups.setdefault(tuple(place(source) for source in plan.sources), []).append(name)
     return {name: names for names in groups.values() if len(names) > 1 for name in names}
 

@@ -18,6 +18,8 @@ TIED = "tie_word_embeddings"
 HEAD = "lm_head.weight"
 EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight")
 """Ends of the name of the token embedding."""
+SHARED = (*EMBEDDINGS, "shared.weight")
+"""Ends of the names of embeddings that may be one. Any other name is written, whatever it shares."""
 
 TIED_BY_DEFAULT = frozenset(
     {
@@ -60,7 +62,9 @@ def without_tied(
                 continue
             config = untied(config)
             warnings = (untied_warning(tensor.name),)
-        kept.setdefault(place(tensor) if tensor.nbytes and tensor.name != HEAD else tensor.name, tensor)
+        kept.setdefault(
+            place(tensor) if tensor.nbytes and tensor.name.endswith(SHARED) else tensor.name, tensor
+        )
     return list(kept.values()), config, warnings
 
 
