@@ -1,9 +1,8 @@
 """`download`. The module's name leaves `tune_hub.download` to the function."""
 
-import shutil
 from collections.abc import Generator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from threading import Event, Lock
 
@@ -27,6 +26,8 @@ from tune_hub.folder import (
     PARTIAL,
     Kept,
     Record,
+    forget_partials,
+    is_ours,
     kept,
     locked,
     partial_path,
@@ -37,6 +38,7 @@ from tune_hub.folder import (
 )
 from tune_hub.growing import Stopped
 from tune_hub.listing import RepoFile
+from tune_hub.parallel import run_all
 
 MAX_PARALLEL = 8
 
@@ -113,7 +115,7 @@ def download(
         check_folder(plan, force)
         check_room(plan)
         fetched = _Work(plan, client, events).done()
-        shutil.rmtree(output_dir / PARTIAL, ignore_errors=True)
+        forget_partials(output_dir, plan.snapshot.files)
     return DownloadResult(
         repository=plan.snapshot.repository,
         commit=plan.snapshot.commit,
@@ -133,30 +135,30 @@ class _Work:
         self._here = plan.nbytes - plan.missing_bytes
         self._fetched = 0
         self._whole: dict[str, Kept] = {}
+        self._commit = ""
 
     def done(self) -> int:
         """Bring them, and return how many bytes were fetched."""
-        record = read_record(self._plan.output_dir)
-        if record and record.repository == self._plan.snapshot.repository:
+        snapshot, record = self._plan.snapshot, read_record(self._plan.output_dir)
+        if record and record.repository == snapshot.repository:
             self._whole |= record.files
+            self._commit = snapshot.commit if record.commit == snapshot.commit else ""
         (self._plan.output_dir / PARTIAL).mkdir(exist_ok=True)
-        pool = ThreadPoolExecutor(MAX_PARALLEL)
-        try:
-            largest_first = sorted(self._plan.files, key=lambda each: -each.file.size)
-            futures = [pool.submit(self._bring, each) for each in largest_first]
-            ended, _ = wait(futures, return_when=FIRST_EXCEPTION)
-            for future in ended:
-                if (error := future.exception()) and not isinstance(error, Stopped):
-                    raise error
-        finally:
-            self._stop.set()
-            pool.shutdown(cancel_futures=True)
+        largest_first = sorted(self._plan.files, key=lambda each: -each.file.size)
+        run_all([partial(self._bring, each) for each in largest_first], MAX_PARALLEL, self._stop)
+        self._remove_stale(record)
+        self._commit = snapshot.commit
         self._note()
         return self._fetched
 
+    def _remove_stale(self, record: Record | None) -> None:
+        """Leave nothing of another commit beside the new files, now that these are there."""
+        for name in self._plan.stale:
+            self._whole.pop(name, None)
+            if is_ours(self._plan.output_dir, name, record):
+                (self._plan.output_dir / name).unlink()
+
     def _bring(self, wanted: PlannedFile) -> None:
-        if self._stop.is_set():
-            raise Stopped
         folder, file = self._plan.output_dir, wanted.file
         target = target_path(folder, file.path)
         state = wanted.state
@@ -167,9 +169,11 @@ class _Work:
                 state = "missing"
         if state in ("partial", "missing"):
             self._fetch(file, target)
+        self._check_stop()
         with self._lock:
             self._whole[file.path] = kept(target, file.checksum)
-        self._note()
+        if state != "present":
+            self._note()
         self._events.file_done(file.path, file.size, state)
 
     def _fetch(self, file: RepoFile, target: Path) -> None:
@@ -180,10 +184,16 @@ class _Work:
             )
         snapshot = self._plan.snapshot
         wanted = Wanted(self._client, snapshot.repository, snapshot.commit, file)
-        partial = partial_path(self._plan.output_dir, file)
+        begun = partial_path(self._plan.output_dir, file)
         with _naming(file.path):
-            fetch_file(wanted, partial, self._moved, self._stop)
-            put_in_place(partial, self._plan.output_dir, file)
+            fetch_file(wanted, begun, self._moved, self._stop)
+            self._check_stop()
+            put_in_place(begun, self._plan.output_dir, file)
+
+    def _check_stop(self) -> None:
+        """Change nothing more in a folder that may be another's by now."""
+        if self._stop.is_set():
+            raise Stopped
 
     def _moved(self, count: int, *, counts: bool = True) -> None:
         with self._lock:
@@ -194,10 +204,8 @@ class _Work:
 
     def _note(self) -> None:
         with self._lock:
-            snapshot = self._plan.snapshot
-            write_record(
-                self._plan.output_dir, Record(snapshot.repository, snapshot.commit, dict(self._whole))
-            )
+            record = Record(self._plan.snapshot.repository, self._commit, dict(self._whole))
+            write_record(self._plan.output_dir, record)
 
 
 @contextmanager

@@ -3,24 +3,12 @@
 import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from unicodedata import normalize
 
 from tune_hub.errors import RefusedError, RepositoryNotFoundError
 from tune_hub.listing import RepoFile
+from tune_hub.weights import ANY_WEIGHTS, check_has_weights, choose_weights, some_of
 
-WEIGHTS = (
-    r"model\.safetensors|adapter_model\.safetensors",
-    r"model-\d+-of-\d+\.safetensors|model\.safetensors\.index\.json",
-    r"pytorch_model\.bin|adapter_model\.bin",
-    r"pytorch_model-\d+-of-\d+\.bin|pytorch_model\.bin\.index\.json",
-    r"consolidated(-\d+-of-\d+|\.\d+)?\.safetensors|consolidated\.safetensors\.index\.json",
-    r"consolidated\.\d+\.pth",
-    r"(?!.*/).+\.safetensors(\.index\.json)?",
-    r"lit_model\.pth",
-    r"(?!.*/).+\.gguf",
-)
-"""Ways in which the same weights are published. The first that a repository has is taken, and no other."""
-SAFETENSORS = "model.safetensors"
-ANY_WEIGHTS = re.compile(r".*\.(safetensors|bin|pth|pt|ckpt|gguf|ggml|h5|msgpack|onnx|ot|npz|mlmodel|tflite)")
 COMPANIONS = re.compile(
     r"[^/]+\.(json|model|jinja|tiktoken|yaml)|[^/]*(tokenizer|vocab|merges)[^/]*\.txt"
     r"|(license|licence|notice|copying|use_policy|readme)[^/]*|additional_chat_templates/[^/]+\.jinja",
@@ -46,35 +34,26 @@ def choose_files(
         exclude: patterns of what is left out.
 
     Raises:
-        RepositoryNotFoundError: nothing is left, or which of several weights is meant is not certain.
+        RepositoryNotFoundError: nothing is left, no weights are there, or which of several is not certain.
         RefusedError: a name would lead out of the folder.
     """
     if include:
         chosen = [file for file in files if _fits(file.path, include)]
     else:
-        chosen = [*_weights(repository, files, exclude), *_companions(files)]
+        weights = choose_weights(repository, [file for file in files if not _fits(file.path, exclude)])
+        if not exclude:
+            check_has_weights(repository, files, weights)
+        chosen = [*weights, *_companions(files, weights)]
     chosen = sorted({file.path: file for file in chosen if not _fits(file.path, exclude)}.values(), key=_path)
     if not chosen:
-        verb = "fits" if include or exclude else "is of a model"
         raise RepositoryNotFoundError(
-            f"{repository}: none of its {len(files)} files {verb}{_some(files)}\n"
+            f"{repository}: none of its {len(files)} files fits{some_of([file.path for file in files])}\n"
             "  choose with --include and --exclude"
         )
     for file in chosen:
         check_name(repository, file.path)
     _check_apart(repository, chosen)
     return tuple(chosen)
-
-
-def has_safetensors(paths: Sequence[str]) -> bool:
-    """Whether there are weights in Hugging Face's own layout of safetensors, which train as they are."""
-    trained = re.compile(rf"{WEIGHTS[0]}|{WEIGHTS[1]}")
-    return any(trained.fullmatch(path) for path in paths)
-
-
-def has_weights(paths: Sequence[str]) -> bool:
-    """Whether there are weights of any kind."""
-    return any(ANY_WEIGHTS.fullmatch(path) for path in paths)
 
 
 def check_name(repository: str, path: str) -> None:
@@ -85,7 +64,7 @@ def check_name(repository: str, path: str) -> None:
     """
     parts = path.split("/")
     if (
-        any(part in ("", ".", "..") or part.startswith(".tune-download") for part in parts)
+        any(part in ("", ".", "..") or part.casefold().startswith(".tune-download") for part in parts)
         or re.search(r"[\\\x00-\x1f\x7f]", path)
         or re.match(r"[A-Za-z]:", path)
         or any(len(part.encode("utf-8", "surrogatepass")) > 255 for part in parts)
@@ -97,48 +76,24 @@ def check_name(repository: str, path: str) -> None:
         )
 
 
-def _weights(repository: str, files: Sequence[RepoFile], exclude: Sequence[str]) -> list[RepoFile]:
-    kept = [file for file in files if not _fits(file.path, exclude)]
-    for folder in ("", "original/"):
-        for pattern in WEIGHTS:
-            fits = re.compile(re.escape(folder) + f"({pattern})")
-            found = [file for file in kept if fits.fullmatch(file.path)]
-            if not any(ANY_WEIGHTS.fullmatch(file.path) for file in found):
-                continue
-            if ".gguf" in pattern and not _is_one_model([file.path for file in found]):
-                raise RepositoryNotFoundError(
-                    f"{repository}: has {len(found)} GGUF files, each a model{_some(found)}\n"
-                    f"  choose one: --include '{found[0].path}'"
-                )
-            if folder:  # what Meta publishes brings its own tokenizer
-                found += [
-                    file for file in kept if file.path in (f"{folder}params.json", f"{folder}tokenizer.model")
-                ]
-            return found
-    return []
-
-
-def _companions(files: Sequence[RepoFile]) -> list[RepoFile]:
-    return [
+def _companions(files: Sequence[RepoFile], weights: Sequence[RepoFile]) -> list[RepoFile]:
+    found = [
         file
         for file in files
         if COMPANIONS.fullmatch(file.path)
         and not NOT_COMPANIONS.fullmatch(file.path)
         and not ANY_WEIGHTS.fullmatch(file.path)
     ]
-
-
-def _is_one_model(paths: Sequence[str]) -> bool:
-    """Whether GGUF files are the parts of one, as their names say."""
-    names = {re.sub(r"-\d{5}-of-\d{5}\.gguf$", "", path) for path in paths}
-    return len(paths) == 1 or (len(names) == 1 and all("-of-" in path for path in paths))
+    if weights and not weights[0].path.startswith("adapter_"):  # who loads a model would look for the adapter
+        return [file for file in found if file.path != "adapter_config.json"]
+    return found
 
 
 def _check_apart(repository: str, files: Sequence[RepoFile]) -> None:
     """Two names that some disks take for one would be written over each other."""
     seen: dict[str, str] = {}
     for file in files:
-        other = seen.setdefault(file.path.casefold(), file.path)
+        other = seen.setdefault(normalize("NFC", file.path).casefold(), file.path)
         if other != file.path:
             raise RefusedError(
                 f"{repository}: has {other} and {file.path}, which not every disk tells apart\n"
@@ -152,8 +107,3 @@ def _fits(path: str, patterns: Sequence[str]) -> bool:
 
 def _path(file: RepoFile) -> str:
     return file.path
-
-
-def _some(files: Sequence[RepoFile]) -> str:
-    names = [file.path for file in files[:5]]
-    return f": {', '.join(names)}{', ...' if len(files) > 5 else ''}" if names else ""

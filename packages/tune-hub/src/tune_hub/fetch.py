@@ -20,7 +20,6 @@ from tune_hub.waiting import Waits
 if TYPE_CHECKING:
     import httpx2
 
-CHUNK_BYTES = 1 << 18
 MAX_REDIRECTS = 5
 
 
@@ -109,7 +108,7 @@ def _receive(wanted: Wanted, growing: GrowingFile) -> None:
             if response.status_code not in (200, 206):
                 what = f"{response.url.host} answered {response.status_code}"
                 raise Problem(what, response.headers.get("Retry-After"))
-            for chunk in response.iter_raw(CHUNK_BYTES):
+            for chunk in response.iter_raw():  # as it comes: what is gathered is lost with the connection
                 growing.add(chunk)
                 if growing.size > wanted.file.size:
                     return

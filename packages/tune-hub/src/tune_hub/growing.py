@@ -30,9 +30,14 @@ class GrowingFile:
         self._file, self._moved, self._stop = file, moved, stop
         self._out = path.open("ab")
         self.size = self._out.tell()
-        self._digest = self._hashed(path)
         if self.size > file.size:  # somebody else wrote to it
-            self.begin_anew()
+            self._out.truncate(file.size)
+            self.size = file.size
+        try:
+            self._digest = self._hashed(path)
+        except BaseException:
+            self._out.close()
+            raise
 
     def __enter__(self) -> "GrowingFile":
         return self
@@ -58,6 +63,7 @@ class GrowingFile:
             raise Stopped
         chunk = chunk[: self._file.size - self.size + 1]
         self._out.write(chunk)
+        self._out.flush()  # nothing is left to be written when somebody else goes on
         self._digest.update(chunk)
         self.size += len(chunk)
         self._moved(len(chunk))
