@@ -152,7 +152,7 @@ def _base_of(folder: Path) -> str:
 
 def needs_conversion(files: Sequence[str]) -> bool:
     """Whether the weights are of a kind that must be converted before training."""
-    from tune_hub.choose import has_safetensors, has_weights
+    from tune_hub.weights import has_safetensors, has_weights
 
     is_adapter = any(Path(name).name == "adapter_config.json" for name in files)
     return has_weights(files) and not has_safetensors(files) and not is_adapter
@@ -187,7 +187,7 @@ def _converted_folder(folder: Path) -> Path:
 
 def _weights(result: "DownloadResult") -> Path:
     """What to convert: the one GGUF file, or the folder that the weights lie in."""
-    from tune_hub.choose import has_weights
+    from tune_hub.weights import has_weights
 
     weights = [name for name in result.files if has_weights([name])]
     first = result.output_dir / weights[0]

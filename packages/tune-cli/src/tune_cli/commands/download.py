@@ -142,7 +142,7 @@ def _download(asked: _Asked) -> int:
 def _trainable(asked: _Asked, result: "DownloadResult") -> Path | None:
     """Return the folder to train on, which is made by conversion where it must be."""
     from tune_cli.downloaded import converted, needs_conversion
-    from tune_hub.choose import has_safetensors
+    from tune_hub.weights import has_safetensors
 
     if not needs_conversion(result.files):
         return result.output_dir if has_safetensors(result.files) else None
