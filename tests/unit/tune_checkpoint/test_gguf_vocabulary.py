@@ -345,3 +345,12 @@ SMALL = json.dumps(
         },
     }
 )
+
+
+def test_a_tokenizer_that_cannot_be_read_is_a_warning_and_no_vocabulary(
+    write_llama: WriteLlama, tmp_path: Path
+):
+    folder = Folder(write_llama, tmp_path, 400)
+    (folder.path / "tokenizer.model").write_bytes(b"no tokenizer")
+    plan = plan_conversion(folder.path, to="gguf")
+    assert any("none can be made" in warning for warning in plan.warnings)

@@ -70,7 +70,7 @@ def to_gguf(plan: Plan, quant: str | None = None) -> Plan:
         tensors=tensors,
         # All others are in the metadata, or of no use beside it.
         files=tuple(file for file in plan.files if file.name in LEGAL),
-        warnings=(*_kept_warnings(plan), *warnings, *_fallback_warnings(tensors, quant)),
+        warnings=(*plan.warnings, *warnings, *_fallback_warnings(tensors, quant)),
         preamble=encode_preamble(pairs, len(tensors)),
     )
 
@@ -174,13 +174,6 @@ def _general_pairs(plan: Plan, config: HfConfig, tensors: tuple[TensorPlan, ...]
     pairs |= {key: text(value) for key, value in card_values(plan.files).items()}
     file_type = FILE_TYPES.get(main_type(tensors))
     return pairs if file_type is None else pairs | {"general.file_type": uint32(file_type)}
-
-
-def _kept_warnings(plan: Plan) -> list[str]:
-    """What a Hugging Face folder would lack; that it has no tokenizer is told in words of GGUF's."""
-    if any(file.name == "tokenizer.json" for file in plan.files):
-        return list(plan.warnings)
-    return [warning for warning in plan.warnings if not warning.startswith("tokenizer.json")]
 
 
 def _fallback_warnings(tensors: tuple[TensorPlan, ...], quant: str | None) -> list[str]:

@@ -5,7 +5,6 @@ of the `gguf` package; llama-vocab.cpp for what llama.cpp makes of it.
 """
 
 import re
-from pathlib import Path
 
 from tune_checkpoint.errors import CorruptFileError
 from tune_checkpoint.gguf.encode import flag, float32s, int32s, text, texts, uint32
@@ -14,7 +13,6 @@ from tune_checkpoint.gguf.pretokenizers import PRE_TOKENIZERS
 from tune_checkpoint.gguf.scores import scores_from_merges
 from tune_checkpoint.gguf.tokenizer import CONTROL, SPECIAL_KEYS, USER_DEFINED
 from tune_checkpoint.plan import Plan
-from tune_checkpoint.tokenizers.files import tokenizer_files_from
 
 NORMAL, UNKNOWN, UNUSED, BYTE = 1, 2, 5, 6
 
@@ -40,7 +38,7 @@ def tokenizer_pairs(plan: Plan, vocab_size: int) -> tuple[dict[str, bytes], list
     Raises:
         CorruptFileError: a file is not what its name says, or has more tokens than the embedding has rows.
     """
-    files = _files(plan)
+    files = {file.name: file.content for file in plan.files if file.name in READ}
     if "tokenizer.json" not in files:
         return NO_VOCABULARY, [
             f"tokenizer.json: none in {plan.source}; the GGUF file got no vocabulary, and takes token ids, "
@@ -65,19 +63,6 @@ def tokenizer_pairs(plan: Plan, vocab_size: int) -> tuple[dict[str, bytes], list
     pairs |= {"tokenizer.ggml.tokens": texts(tokens), "tokenizer.ggml.token_type": int32s(types)}
     pairs |= _special_pairs(tokenizer, (tokens, types))
     return pairs, [*warnings, *further]
-
-
-def _files(plan: Plan) -> dict[str, bytes]:
-    """The small files by name; `tokenizer.json` is made if there is only what it can be made from."""
-    names = {file.name for file in plan.files}
-    files = {file.name: file.content for file in plan.files if file.name in READ}
-    source = Path(plan.source)
-    folder = source if source.is_dir() else source.parent
-    for name in ("tokenizer.model", "tekken.json"):
-        if "tokenizer.json" not in files and name in names:
-            made = tokenizer_files_from(folder / name).files
-            files = {file.name: file.content for file in made} | files
-    return files
 
 
 def _tables(tokenizer: HfTokenizer, bpe: Bpe, vocab_size: int) -> tuple[Tables, list[str]]:
