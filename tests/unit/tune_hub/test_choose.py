@@ -59,7 +59,7 @@ def test_what_lies_under_original_alone_is_taken_with_its_tokenizer():
 
 def test_several_quantizations_must_be_chosen_from():
     names = {"x.Q4_0.gguf", "x.Q8_0.gguf"}
-    with pytest.raises(RepositoryNotFoundError, match="has 2 GGUF files"):
+    with pytest.raises(RepositoryNotFoundError, match="has 2 GGUF models"):
         chosen(names)
     assert chosen(names, include=["*Q8*"]) == {"x.Q8_0.gguf"}
     assert chosen(names, exclude=["*Q8*"]) == {"x.Q4_0.gguf"}
