@@ -14,6 +14,7 @@ from transformers import AutoTokenizer
 from small_llama import CONFIG, small_weights, write_folder
 from tokenizer_samples import TEXTS, write_sentencepiece
 from tune_checkpoint import OutputExistsError, convert
+from tune_checkpoint.companions import find_companions
 from tune_checkpoint.planning import MAX_SIDE_BYTES
 
 CODE = {
@@ -181,3 +182,9 @@ def test_generation_defaults_are_made_of_the_token_ids(tmp_path: Path):
     (folder / "generation_config.json").write_text('{"temperature": 2}')
     convert(folder, tmp_path / "other")
     assert json.loads((tmp_path / "other" / "generation_config.json").read_text()) == {"temperature": 2}
+
+
+def test_code_of_a_processor_belongs_to_the_model(tmp_path: Path) -> None:
+    (tmp_path / "processor_config.json").write_text('{"auto_map": {"AutoProcessor": "processing_x.X"}}')
+    (tmp_path / "processing_x.py").write_text("")
+    assert tmp_path / "processing_x.py" in find_companions(tmp_path)

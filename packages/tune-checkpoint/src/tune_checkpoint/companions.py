@@ -54,6 +54,14 @@ OTHERS = frozenset(
         *LEGAL,
     }
 )
+WITH_CODE = (
+    CONFIG,
+    TOKENIZER_CONFIG,
+    "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
+)
+"""Files whose `auto_map` may name code."""
 TEMPLATES = "additional_chat_templates"
 """A folder of them, each a `.jinja`."""
 
@@ -120,7 +128,7 @@ def _is_known(name: str) -> bool:
 
 def _code_files(folder: Path) -> Iterator[str]:
     """The Python files that `auto_map` of a configuration names, and what these import beside them."""
-    waiting = [name for config in (CONFIG, TOKENIZER_CONFIG) for name in _modules(_auto_map(folder / config))]
+    waiting = [name for config in WITH_CODE for name in _modules(_auto_map(folder / config))]
     seen: set[str] = set()
     while waiting:
         module = waiting.pop()
