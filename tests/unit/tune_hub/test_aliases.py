@@ -50,6 +50,11 @@ def test_a_model_that_was_never_published_has_no_name():
     assert resolve_alias("llama3.3-70b") is None
 
 
+@pytest.mark.parametrize(("short", "sized"), [("llama2", "llama2-7b"), ("llama2-chat", "llama2-7b-chat")])
+def test_the_smallest_llama2_has_its_size_as_a_name_too(short, sized):
+    assert resolve_alias(sized) == resolve_alias(short)
+
+
 def test_capitals_do_not_matter():
     assert resolve_alias("Llama2") == "meta-llama/Llama-2-7b-hf"
 

@@ -45,6 +45,8 @@ _FAMILIES = (
 _SINGLE = {
     "llama2": "meta-llama/Llama-2-7b-hf",
     "llama2-chat": "meta-llama/Llama-2-7b-chat-hf",
+    "llama2-7b": "meta-llama/Llama-2-7b-hf",
+    "llama2-7b-chat": "meta-llama/Llama-2-7b-chat-hf",
     "llama2-13b": "meta-llama/Llama-2-13b-hf",
     "llama2-13b-chat": "meta-llama/Llama-2-13b-chat-hf",
     "llama2-70b": "meta-llama/Llama-2-70b-hf",
