@@ -1,0 +1,67 @@
+"""Models and adapters that bring only the vocabulary of which tokenizer.json is made."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapter_files import QUERY, lora, normal, write_adapter
+from gguf_samples import fields, read_file
+from small_llama import CONFIG, HIDDEN, small_weights, write_folder
+from tokenizer_samples import write_sentencepiece
+from tune_checkpoint import convert
+
+ROWS = 420
+SIZE = 400
+"""Tokens of the base's vocabulary."""
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    """A small model, and a SentencePiece model beside it."""
+    weights = small_weights() | {"model.embed_tokens.weight": normal(ROWS, HIDDEN)}
+    folder = write_folder(tmp_path / "base", weights, CONFIG | {"vocab_size": ROWS})
+    (folder / "tokenizer.json").unlink()
+    write_sentencepiece(folder / "tokenizer.model", SIZE)
+    return folder
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    """One that brings a vocabulary of its own, of fewer tokens."""
+    folder = write_adapter(tmp_path / "adapter", lora(QUERY, outputs=HIDDEN, inputs=HIDDEN))
+    write_sentencepiece(folder / "tokenizer.model", SIZE - 10)
+    return folder
+
+
+def vocabulary_of(folder: Path) -> list[str]:
+    """Of a GGUF file: its tokens that are not there to fill it up."""
+    tokens: list[str] = fields(read_file(folder)).get("tokenizer.ggml.tokens", [])
+    return [token for token in tokens if not token.startswith("[PAD")]
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"added_tokens.json": {"<more>": SIZE}},
+        {"tokenizer_config.json": {"added_tokens_decoder": {str(SIZE): {"content": "<more>"}}}},
+    ],
+)
+def test_a_gguf_file_gets_no_vocabulary_that_lacks_added_tokens(
+    base: Path, tmp_path: Path, beside: dict[str, Any]
+):
+    for name, value in beside.items():
+        (base / name).write_text(json.dumps(value))
+    warnings = convert(base, tmp_path / "out", to="gguf").warnings
+    assert any("tokens were added to those of tokenizer.model" in warning for warning in warnings)
+    assert vocabulary_of(tmp_path / "out") == []
+
+
+def test_a_gguf_file_never_gets_the_bases_vocabulary_where_the_adapter_brings_one(
+    base: Path, adapter: Path, tmp_path: Path
+):
+    convert(base, tmp_path / "plain", to="gguf")
+    convert(base, tmp_path / "out", to="gguf", adapter=adapter)
+    assert len(vocabulary_of(tmp_path / "plain")) == SIZE
+    assert len(vocabulary_of(tmp_path / "out")) in (0, SIZE - 10)
