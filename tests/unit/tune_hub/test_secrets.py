@@ -1,6 +1,7 @@
 """What must not be published is found, and nothing else is."""
 
 import json
+import pickle
 import random
 import re
 import string
@@ -166,11 +167,36 @@ def test_what_is_no_text_is_passed_over(tmp_path):
     assert find_secrets(tmp_path) == ()
 
 
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize("shape", [SHAPES[0], ("AWS key id", "AK" + "IA{BASE32:16}"), SHAPES[4]])
+def test_a_pickle_of_arguments_is_looked_through(protocol, shape, tmp_path):
+    token = example(shape[1], 5)
+    with (tmp_path / "args.bin").open("wb") as file:
+        pickle.dump({"steps": 2.0, "hub_token": token, "home": "x" * 9}, file, protocol)
+        file.write(b"\0" * 9)
+    assert [(secret.kind, secret.shown) for secret in find_secrets(tmp_path)] == [
+        (shape[0], f"{token[:4]}...")
+    ]
+
+
+def test_a_large_file_that_is_no_text_is_passed_over(tmp_path):
+    (tmp_path / "model.bin").write_bytes(bytes(8 << 20) + example(SHAPES[0][1], 5).encode())
+    assert find_secrets(tmp_path) == ()
+
+
+def test_random_numbers_hold_no_secret(tmp_path):
+    (tmp_path / "numbers.bin").write_bytes(b"\0" + random.Random(0).randbytes(1 << 20))
+    assert find_secrets(tmp_path) == ()
+
+
 def test_text_in_other_encodings_is_read(tmp_path):
     text = f"größe\n{example(SHAPES[0][1], 6)}\n"
-    for encoding in ("latin-1", "utf-16", "utf-8-sig"):
+    for encoding in ("latin-1", "utf-16", "utf-8-sig", "utf-16-le", "utf-16-be", "utf-32"):
         (tmp_path / encoding).write_bytes(text.encode(encoding))
-    assert [secret.line for secret in find_secrets(tmp_path)] == [2, 2, 2]
+    assert [secret.line for secret in find_secrets(tmp_path)] == [2] * 6
+    (tmp_path / "utf-32").unlink()
+    (tmp_path / "utf-32").write_bytes(text.encode("utf-32-le"))
+    assert len(find_secrets(tmp_path / "utf-32")) == 1
 
 
 def test_a_letter_that_grows_when_it_is_made_small_shifts_nothing(tmp_path):

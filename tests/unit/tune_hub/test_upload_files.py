@@ -34,6 +34,16 @@ STATE = (
     "optimizer.pt",
     "rng_state_0.pth",
     "scheduler.pt",
+    "Optimizer.pt",
+    "events.out.tfevents.1700000000.host.1.0",
+    "mp_rank_00_model_states.pt",
+    "optimizer_0/__0_0.bin",
+    "random_states_0.pkl",
+    "recipe_state.pt",
+    "recipe_state/x.bin",
+    "trainer_state.json",
+    "training_args.bin",
+    "wandb/run-1/files/wandb-metadata.json",
 )
 
 
@@ -53,7 +63,13 @@ def test_a_model_goes_up_without_what_others_left_in_its_folder(tmp_path: Path):
 
 def test_what_a_training_goes_on_from_goes_up_if_it_is_asked_for(tmp_path: Path):
     make(tmp_path, *MODEL, *STATE)
-    assert names(files_of(tmp_path, include_optimizer=True)) == sorted([*MODEL, *STATE])
+    assert sorted(names(files_of(tmp_path, include_optimizer=True))) == sorted([*MODEL, *STATE])
+
+
+def test_a_run_that_lies_in_the_folder_is_no_part_of_the_model(tmp_path: Path):
+    make(tmp_path, *MODEL, "runs/r1/run.json", "runs/r1/log.jsonl", "runs/notes.md")
+    assert names(files_of(tmp_path)) == [*MODEL[:3], "runs/notes.md", MODEL[3]]
+    assert "runs/r1/log.jsonl" not in names(files_of(tmp_path, include_optimizer=True))
 
 
 def test_a_configuration_of_a_scheduler_is_no_state(tmp_path: Path):

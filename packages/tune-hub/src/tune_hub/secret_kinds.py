@@ -230,3 +230,6 @@ SECRET_KINDS: tuple[SecretKind, ...] = (
     ),
 )
 """Those that say whose they are come first."""
+
+DISTINCT_KINDS = tuple(kind for kind in SECRET_KINDS if kind.accepts is is_varied)
+"""Those that their own letters give away, wherever they stand."""

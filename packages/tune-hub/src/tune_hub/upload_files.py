@@ -17,9 +17,16 @@ _LEFT_OUT = re.compile(r"\..*|__pycache__|.*\.(pyc|part|partial|incomplete|tmp|l
 _TRAINING = re.compile(
     r"checkpoints|checkpoint-\d+|global_step\d+"
     r"|(optimizer|scheduler|scaler)([._-].*)?\.(pt|pth|bin|safetensors)|.*optim_states\.pt|rng_state.*\.pth"
-    r"|.*\.distcp"
+    r"|.*\.distcp|optimizer_\d+|mp_rank_.*|recipe_state(\.pt)?|random_states_\d+\.pkl"
+    r"|training_args\.bin|trainer_state\.json|wandb|events\.out\.tfevents\..*",
+    re.IGNORECASE,
 )
-"""Names of what a training goes on from, which is several times larger than the model."""
+"""Names of what a training goes on from, which is several times larger than the model, and of its logs.
+
+The arguments of a training hold the folders of this machine, and the token that it was given.
+"""
+_RUN = "run.json"
+"""A folder with such a file is a run, and no part of the model that it lies beside."""
 
 
 class LocalFile(Struct, frozen=True):
@@ -40,8 +47,8 @@ class LocalFile(Struct, frozen=True):
 def files_of(path: Path | str, *, include_optimizer: bool = False) -> tuple[LocalFile, ...]:
     """Return what of a folder is published, or the one file.
 
-    Hidden files, caches, files that are half written and, unless it is asked for, the state of the optimizer
-    are left out.
+    Hidden files, caches, files that are half written, runs in a folder and, unless it is asked for, the state
+    of the optimizer and the logs of the training are left out.
 
     Args:
         path: a folder or a file.
@@ -122,6 +129,8 @@ def _walk(folder: Path, prefix: str, root: Path, left_out: Sequence[re.Pattern[s
         if any(pattern.fullmatch(entry.name) for pattern in left_out):
             continue
         if entry.is_dir(follow_symlinks=False):
+            if left_out and (path / _RUN).is_file():
+                continue
             yield from _walk(path, f"{name}/", root, left_out)
             continue
         if entry.is_symlink():
