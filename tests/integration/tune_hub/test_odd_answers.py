@@ -178,13 +178,18 @@ def test_a_hub_that_leads_to_another_protocol_is_not_asked_again(hub: Hub, small
     assert len(hub.asked("^/api/models/acme/small$")) == 1
 
 
-@pytest.mark.parametrize("where", ["^/api/models/acme/small$", "/resolve/"])
-def test_a_redirection_to_no_address_is_an_error_of_the_transfer(
-    hub: Hub, small: str, tmp_path: Path, where: str
-):
-    hub.fail(where, redirect="http://[::1", times=100)
-    with pytest.raises(TransferError):
+def test_a_redirection_to_no_address_is_an_error_of_the_transfer(hub: Hub, small: str, tmp_path: Path):
+    hub.fail("^/api/models/acme/small$", redirect="http://[::1", times=100)
+    with pytest.raises(TransferError, match="cannot be reached"):
         download(small, tmp_path / "out", token="hf_alice")
+
+
+@pytest.mark.parametrize("address", ["http://[::1", "ftp://127.0.0.1/x"])
+def test_a_file_that_lies_at_no_address_is_asked_for_once(hub: Hub, small: str, tmp_path: Path, address: str):
+    hub.fail("/resolve/.*config", redirect=address, times=100)
+    with pytest.raises(TransferError, match=r"config\.json: 127\.0\.0\.1 leads to what is no address"):
+        download(small, tmp_path / "out", token="hf_alice")
+    assert len(hub.asked("/resolve/.*config")) == 1
 
 
 @pytest.mark.parametrize("revision", ["", " "])

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urljoin
+from urllib.parse import quote, urljoin, urlsplit
 
 from msgspec import Struct
 
@@ -151,19 +151,22 @@ def _opened(wanted: Wanted, offset: int) -> Generator["httpx2.Response"]:
             if not response.has_redirect_location:
                 yield response
                 return
-            address = _led_to(address, response.headers["Location"])
+            address = _led_to(wanted, address, response.headers["Location"])
         finally:
             response.close()
     raise Problem(f"more than {MAX_REDIRECTS} redirections")
 
 
-def _led_to(address: str, location: str) -> str:
+def _led_to(wanted: Wanted, address: str, location: str) -> str:
     try:
-        address = urljoin(address, location)
-        origin(address)
+        following = urljoin(address, location)
+        origin(following)
     except ValueError:
-        raise Problem("the server leads to what is no address") from None
-    return address
+        raise TransferError(
+            f"{wanted.file.path}: {urlsplit(address).hostname} leads to what is no address of HTTP\n"
+            "  check HF_ENDPOINT and the proxy"
+        ) from None
+    return following
 
 
 def _is_same(response: "httpx2.Response", file: RepoFile) -> bool:
