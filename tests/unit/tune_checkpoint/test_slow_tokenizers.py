@@ -65,3 +65,13 @@ def test_a_gguf_file_never_gets_the_bases_vocabulary_where_the_adapter_brings_on
     convert(base, tmp_path / "out", to="gguf", adapter=adapter)
     assert len(vocabulary_of(tmp_path / "plain")) == SIZE
     assert len(vocabulary_of(tmp_path / "out")) in (0, SIZE - 10)
+
+
+def test_metas_format_gets_the_vocabulary_of_the_adapter(base: Path, adapter: Path, tmp_path: Path):
+    (base / "original").mkdir()
+    (base / "original" / "tokenizer.model").write_text("Meta's")
+    for name, options in {"plain": {}, "out": {"adapter": adapter}}.items():
+        convert(base, tmp_path / name, to="meta", **options)
+    assert (tmp_path / "plain" / "tokenizer.model").read_text() == "Meta's"
+    written = (tmp_path / "out" / "tokenizer.model").read_bytes()
+    assert written == (adapter / "tokenizer.model").read_bytes()

@@ -55,7 +55,10 @@ def to_meta(plan: Plan) -> Plan:
     params, warnings = _params(where, tensors, stated, settings)
     files = [json_file(PARAMS, params), *(file for file in plan.files if file.name in KEPT)]
     below = where / "original" / TOKENIZER  # where the Llama 3 folders of the Hub have Meta's files
-    if below.is_file() and below.stat().st_size <= MAX_SIDE_BYTES:
+    is_of_adapter = any(
+        file.name == TOKENIZER and file.path is not None and Path(file.path).parent != where for file in files
+    )
+    if not is_of_adapter and below.is_file() and below.stat().st_size <= MAX_SIDE_BYTES:
         files = [file for file in files if file.name != TOKENIZER]
         files.append(SideFile(TOKENIZER, below.read_bytes()))
     if not any(file.name == TOKENIZER for file in files):
