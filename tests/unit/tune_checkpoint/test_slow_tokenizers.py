@@ -75,3 +75,14 @@ def test_metas_format_gets_the_vocabulary_of_the_adapter(base: Path, adapter: Pa
     assert (tmp_path / "plain" / "tokenizer.model").read_text() == "Meta's"
     written = (tmp_path / "out" / "tokenizer.model").read_bytes()
     assert written == (adapter / "tokenizer.model").read_bytes()
+
+
+@pytest.mark.parametrize("place", ["base", "adapter"])
+def test_an_added_token_of_an_absurd_id_is_beyond_every_vocabulary(
+    base: Path, adapter: Path, tmp_path: Path, place: str
+):
+    described = {"added_tokens_decoder": {"9" * 5000: {"content": "<more>"}}}
+    (tmp_path / place / "tokenizer_config.json").write_text(json.dumps(described))
+    result = convert(base, tmp_path / "out", adapter=adapter if place == "adapter" else None)
+    told = {"base": "none was made: tokens were added", "adapter": "that of the base was kept"}
+    assert any(told[place] in warning for warning in result.warnings)

@@ -13,6 +13,8 @@ from tune_checkpoint.plan import Cast, Dequantise, Op, SideFile, TensorPlan, Ten
 
 MAX_COUNT = 1 << 40
 """Of anything that a configuration counts."""
+MAX_DIGITS = len(str(MAX_COUNT))
+"""Of an id."""
 MAX_SIDE_BYTES = 100_000_000
 """Of a file that is read as a whole."""
 
@@ -100,6 +102,17 @@ def read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     return parsed_object(f"{path}: this", copied_file(path).content)
+
+
+def added_ids(described: Mapping[str, Any]) -> list[int]:
+    """Ids of the tokens that `tokenizer_config.json` lists; an absurd one becomes `MAX_COUNT`.
+
+    Args:
+        described: what is in it.
+    """
+    decoder: Any = described.get("added_tokens_decoder")
+    keys = [key for key in decoder if key.isdecimal()] if is_object(decoder) else []
+    return [int(key) if len(key) <= MAX_DIGITS else MAX_COUNT for key in keys]
 
 
 def positive_count(where: Path | str, values: Mapping[str, Any], key: str, default: int | None = None) -> int:

@@ -12,7 +12,7 @@ from tune_checkpoint.companions import (
 )
 from tune_checkpoint.errors import CorruptFileError
 from tune_checkpoint.plan import Plan, SideFile
-from tune_checkpoint.planning import MAX_SIDE_BYTES, copied_file, is_object, json_file
+from tune_checkpoint.planning import MAX_SIDE_BYTES, added_ids, copied_file, is_object, json_file
 
 
 def base_config(plan: Plan) -> dict[str, Any]:
@@ -85,8 +85,7 @@ def _num_tokens(folder: Path, files: dict[str, SideFile]) -> int:
     for by_token in (vocabulary, read.get("vocab.json"), read.get("added_tokens.json")):
         ids += by_token.values() if is_object(by_token) else []
     ids += [token.get("id") for token in _items(tokenizer.get("added_tokens")) if is_object(token)]
-    decoder: Any = read.get("tokenizer_config.json", {}).get("added_tokens_decoder")
-    ids += [int(key) for key in decoder if key.isdecimal()] if is_object(decoder) else []
+    ids += added_ids(read.get("tokenizer_config.json", {}))
     return max((number for number in ids if isinstance(number, int)), default=-1) + 1
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from tune_checkpoint.companions import TOKENIZER_CONFIG
 from tune_checkpoint.errors import CheckpointError
 from tune_checkpoint.plan import SideFile
-from tune_checkpoint.planning import is_object, read_json
+from tune_checkpoint.planning import added_ids, is_object, read_json
 from tune_checkpoint.tokenizers.files import TokenizerFiles, tokenizer_files_from
 
 TOKENIZER = "tokenizer.json"
@@ -61,6 +61,4 @@ def _made(source: Path, config: dict[str, Any]) -> TokenizerFiles:
 def _added_ids(folder: Path, described: dict[str, Any]) -> list[int]:
     """Ids of the tokens that the JSON files beside a vocabulary add to it, or name from it."""
     added = read_json(folder / "added_tokens.json").values()
-    decoder: Any = described.get("added_tokens_decoder")
-    named = [int(key) for key in decoder if key.isdecimal()] if is_object(decoder) else []
-    return [*(index for index in added if isinstance(index, int)), *named]
+    return [*(index for index in added if isinstance(index, int)), *added_ids(described)]
