@@ -124,6 +124,14 @@ def test_force_replaces_what_the_same_conversion_wrote_and_nothing_else(
         convert(file.path, tmp_path / "out", to=to, force=True)
 
 
+def test_force_replaces_a_models_folder_that_says_where_it_came_from(write_llama: WriteLlama, tmp_path: Path):
+    file = write_llama()
+    convert(file.path, tmp_path / "out")
+    (tmp_path / "out" / ".tune-download.json").write_text("{}")
+    convert(file.path, tmp_path / "out", force=True)
+    assert ".tune-download.json" not in entries(tmp_path / "out")
+
+
 def test_force_spares_a_folder_that_is_no_models(write_llama: WriteLlama, tmp_path: Path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "records.json").write_text("precious")

@@ -27,7 +27,7 @@ _LEGAL = "|".join(map(re.escape, LEGAL))
 _FOLDERS: dict[Target, _Folder] = {
     "hf": _Folder(
         "config.json",
-        re.compile(r".*\.(safetensors|bin|index\.json)|\.gitattributes"),
+        re.compile(r".*\.(safetensors|bin|index\.json)|\.gitattributes|\.tune-download\.json"),
         "a model's folder is replaced, with its config.json, weights and tokenizer",
     ),
     "meta": _Folder(

@@ -1,12 +1,12 @@
-"""What `tune download` shows, and what it makes of weights that are not safetensors."""
+"""What `tune download` shows."""
 
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from tune_cli.commands._converted import converted_folder, needs_conversion, tell_waiting
 from tune_hub import Events
 
 if TYPE_CHECKING:
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 STATES = {"present": "here", "cached": "link", "partial": "go on", "missing": "fetch"}
 DONE = {"present": "already here", "cached": "linked from the Hub cache"}
-CONVERTED = "-hf"
-"""Behind the folder's name, where its weights had to be converted."""
 
 
 class Reporting(Events):
@@ -48,11 +46,13 @@ class Reporting(Events):
 
         if not self._is_redrawn:
             how = DONE.get(state, "fetched and checked")
-            print(f"{printable_text(name)}: {size_text(size)}, {how}", file=sys.stderr, flush=True)
+            # In one piece: `print` writes the end of a line by itself, and several threads come here.
+            sys.stderr.write(f"{printable_text(name)}: {size_text(size)}, {how}\n")
+            sys.stderr.flush()
 
     def waiting(self, folder: Path) -> None:
         """Say why nothing moves."""
-        print(f"waiting for another download to {folder}", file=sys.stderr, flush=True)
+        tell_waiting(folder)
 
 
 def plan_lines(plan: "DownloadPlan", *, convert: bool) -> list[str]:
@@ -70,7 +70,7 @@ def plan_lines(plan: "DownloadPlan", *, convert: bool) -> list[str]:
         f"{len(plan.files)} files of {size_text(plan.nbytes)}, {size_text(plan.missing_bytes)} to be fetched"
     )
     if convert and needs_conversion([each.file.path for each in plan.files]):
-        lines.append(f"then converted to {_converted_folder(plan.output_dir)}")
+        lines.append(f"then converted to {converted_folder(plan.output_dir)}")
     return lines
 
 
@@ -90,7 +90,7 @@ def plan_json(plan: "DownloadPlan") -> dict[str, object]:
     }
 
 
-def result_json(result: "DownloadResult", trained: Path | None) -> dict[str, object]:
+def result_json(result: "DownloadResult", trained: Path | None, missing: Sequence[str]) -> dict[str, object]:
     """A result as `--json` prints it."""
     return {
         "repository": result.repository,
@@ -100,15 +100,20 @@ def result_json(result: "DownloadResult", trained: Path | None) -> dict[str, obj
         "nbytes": result.nbytes,
         "fetched_bytes": result.fetched_bytes,
         "train_on": None if trained is None else str(trained),
+        "missing": missing,
     }
 
 
-def result_lines(result: "DownloadResult", trained: Path | None) -> list[str]:
-    """Say what was written where, and what to do with it."""
+def result_lines(result: "DownloadResult", trained: Path | None, missing: Sequence[str]) -> list[str]:
+    """Say what was written where, and what to do with it, or what it lacks."""
     from tune_checkpoint.plain import printable_text
 
     lines = [f"Successfully downloaded {result.repository} and wrote to the following locations:"]
     lines += [printable_text(str(result.output_dir / name)) for name in result.files]
+    if missing:
+        some = printable_text(f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}")
+        lines += ["", f"It cannot be trained yet; the folder lacks: {some}"]
+        return [*lines, "Choose these, too, with --include, or all that training needs without it."]
     if trained is None:
         return lines
     if trained != result.output_dir:
@@ -148,47 +153,3 @@ def _base_of(folder: Path) -> str:
         return repository_of(str(config["base_model_name_or_path"]))
     except (OSError, ValueError, KeyError, TypeError, HubError):
         return "ORGANISATION/MODEL"
-
-
-def needs_conversion(files: Sequence[str]) -> bool:
-    """Whether the weights are of a kind that must be converted before training."""
-    from tune_hub.weights import has_safetensors, has_weights
-
-    is_adapter = any(Path(name).name == "adapter_config.json" for name in files)
-    return has_weights(files) and not has_safetensors(files) and not is_adapter
-
-
-def converted(result: "DownloadResult", *, force: bool) -> tuple[Path, tuple[str, ...]]:
-    """Convert what was downloaded, unless that was done before; return the folder, and what it lacks.
-
-    The folder says where it came from, as a downloaded one does, and has the model's card.
-    """
-    from tune_checkpoint import convert
-    from tune_checkpoint.progress import ProgressLine
-    from tune_hub.folder import Record, read_record, write_record
-
-    folder = _converted_folder(result.output_dir)
-    origin = Record(result.repository, result.commit)
-    made = read_record(folder)
-    if made == origin and not force:
-        return folder, ()
-    with ProgressLine("converting") as progress:
-        done = convert(_weights(result), folder, force=force or made is not None, progress=progress)
-    card = result.output_dir / "README.md"
-    if card.exists() and not (folder / card.name).exists():
-        shutil.copyfile(card, folder / card.name)
-    write_record(folder, origin)
-    return folder, done.warnings
-
-
-def _converted_folder(folder: Path) -> Path:
-    return folder.with_name(folder.name + CONVERTED)
-
-
-def _weights(result: "DownloadResult") -> Path:
-    """What to convert: the one GGUF file, or the folder that the weights lie in."""
-    from tune_hub.weights import has_weights
-
-    weights = [name for name in result.files if has_weights([name])]
-    first = result.output_dir / weights[0]
-    return first if first.suffix == ".gguf" else first.parent

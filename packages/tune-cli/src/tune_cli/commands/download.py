@@ -113,9 +113,12 @@ def _show_plan(asked: _Asked) -> int:
 
 
 def _download(asked: _Asked) -> int:
+    from tune_cli.commands._converted import converted_folder
     from tune_cli.downloaded import Reporting, result_json, result_lines
     from tune_hub import download as fetch
 
+    if asked.convert:
+        converted_folder(asked.output_dir)  # where there can be none, nothing is fetched
     with Reporting() as events:
         result = fetch(
             asked.model,
@@ -128,26 +131,29 @@ def _download(asked: _Asked) -> int:
             events=events,
         )
     try:
-        trained = _trainable(asked, result)
+        trained, missing = _trainable(asked, result)
     except Exception:
         print(f"downloaded to {result.output_dir}, but not converted:", file=sys.stderr)
         raise
     if asked.json:
-        print_json(result_json(result, trained))
+        print_json(result_json(result, trained, missing))
     else:
-        print("\n".join(result_lines(result, trained)))
+        print("\n".join(result_lines(result, trained, missing)))
     return 0
 
 
-def _trainable(asked: _Asked, result: "DownloadResult") -> Path | None:
-    """Return the folder to train on, which is made by conversion where it must be."""
-    from tune_cli.downloaded import converted, needs_conversion
-    from tune_hub.weights import has_safetensors
+def _trainable(asked: _Asked, result: "DownloadResult") -> tuple[Path | None, list[str]]:
+    """Return the folder to train on, which is made by conversion where it must be, or what it lacks."""
+    from tune_cli.commands._converted import converted, missing_to_train, needs_conversion
+    from tune_hub.weights import has_safetensors, has_weights
 
-    if not needs_conversion(result.files):
-        return result.output_dir if has_safetensors(result.files) else None
-    if not asked.convert:
-        return None
-    folder, warnings = converted(result, force=asked.force)
-    warn(warnings)
-    return folder
+    if needs_conversion(result.files):
+        if not asked.convert:
+            return None, []
+        folder, warnings = converted(result, force=asked.force)
+        warn(warnings)
+        return folder, []
+    if has_weights(result.files) and not has_safetensors(result.files):
+        return None, []  # an adapter of another kind
+    missing = missing_to_train(result.output_dir)
+    return (None if missing else result.output_dir), missing
