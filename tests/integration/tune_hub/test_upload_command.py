@@ -70,12 +70,21 @@ def test_a_card_that_is_there_is_kept(hub: Hub, alice: RunTune, model: Path):
     assert hub.files("alice/tiny")["README.md"] == b"# Mine\n"
 
 
-def test_a_card_that_only_the_repository_has_is_kept_until_forced(hub: Hub, alice: RunTune, model: Path):
+def test_a_card_that_only_the_repository_has_is_kept_even_if_forced(hub: Hub, alice: RunTune, model: Path):
     hub.add("alice/tiny", {"README.md": "# Theirs\n"})
     assert alice("upload", model, "tiny").code == 0
     assert hub.files("alice/tiny")["README.md"] == b"# Theirs\n"
-    assert alice("upload", model, "tiny", "-f").code == 0
-    assert hub.files("alice/tiny")["README.md"] != b"# Theirs\n"
+    said = alice("upload", model, "tiny", "-f")
+    assert "Kept the repository's own README.md\n" in said.out
+    assert hub.files("alice/tiny")["README.md"] == b"# Theirs\n"
+    (model / "config.json").write_text("{ }")
+    listed = alice("upload", model, "tiny", "-f", "--dry-run").out
+    assert {line.split()[-1]: line.split()[0] for line in listed.splitlines()[2:4]} == {
+        "README.md": "kept",
+        "config.json": "changed",
+    }
+    (model / "README.md").write_text("# Mine\n")
+    assert alice("upload", model, "tiny", "-f", "--dry-run").out.count("changed") == 2
 
 
 def test_a_dry_run_says_what_would_change_and_changes_nothing(hub: Hub, alice: RunTune, model: Path):
@@ -146,6 +155,19 @@ def test_an_adapter_goes_up_with_its_base_named_as_others_can_load_it(hub: Hub, 
     assert json.loads(files["adapter_config.json"])["base_model_name_or_path"] == "acme/base"
     assert card_of(hub, "alice/tiny").data.get("base_model") == "acme/base"
     assert not any(str(model.resolve()).encode() in content for content in files.values())
+
+
+@pytest.mark.parametrize("name", ["acme/base", "models/base", "gpt2"])
+def test_the_hub_is_asked_whether_it_has_the_base(hub: Hub, alice: RunTune, name: str):
+    hub.add("acme/base", {"config.json": "{}"})
+    module = "model.layers.0.self_attn.q_proj"
+    said = alice("upload", write_adapter(Path("adapter"), lora(module), base_model_name_or_path=name), "tiny")
+    if name == "acme/base":
+        assert said.code == 0, said.err
+        return
+    assert said.code == 2
+    assert f"names {name} as its base model: no folder here, and no repository of {hub.url}" in said.err
+    assert all(seen.method == "GET" for seen in hub.requests)
 
 
 @pytest.mark.parametrize("what", ["secret", "damage", "base", "name", "missing", "no model"])

@@ -15,7 +15,7 @@ from tune_hub.sending import Meter, operations, run_stoppable, uses_xet
 from tune_hub.upload_files import LocalFile, check_unchanged, is_same
 from tune_hub.upload_groups import batches_of, commits_of
 from tune_hub.upload_plan import MAIN, PULL_REQUESTS, PlannedFile, Progress, UploadPlan
-from tune_hub.upload_rights import prepare, rights_told
+from tune_hub.upload_rights import prepare, rights_told, store_told
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo, CommitOperationAdd
@@ -145,7 +145,7 @@ class _Upload:
     def _failures_told(self, files: Sequence[LocalFile]) -> Generator[None]:
         client, repository = self._client, self._plan.repository
         try:
-            with translated(client, repository):
+            with translated(client, repository), store_told(client):
                 yield
         except TransferError:
             check_unchanged(files)  # then the hash does not fit, which the store tells less clearly

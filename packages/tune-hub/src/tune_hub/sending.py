@@ -4,7 +4,7 @@ import io
 import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from tune_hub.upload_files import LocalFile, changed, check_unchanged
 
@@ -28,6 +28,8 @@ class Meter:
         self.sent = 0
         """Bytes that were really read, to be sent."""
         self.stop = threading.Event()
+        self.failure: Exception | None = None
+        """The first, which ends the other transfers."""
 
     def reach(self, file: LocalFile, position: int) -> None:
         """Say how far a file was read."""
@@ -55,27 +57,41 @@ class Meter:
     def opened(self, file: LocalFile) -> Generator[BinaryIO]:
         """Open a file that is sent.
 
+        What fails while it is open ends the transfers of the other files at their next read.
+
         Raises:
             RefusedError: it is not what it was, now or when it was sent.
         """
         if self.stop.is_set():
             raise StoppedError
-        check_unchanged([file])
-        if file.source is None:
-            yield io.BytesIO(file.content)
-            return
         try:
-            with _Watched(io.FileIO(file.source), lambda position: self.reach(file, position)) as watched:
+            check_unchanged([file])
+            with _Watched(_raw(file), lambda position: self.reach(file, position)) as watched:
                 yield watched
-        except FileNotFoundError:
-            raise changed(file) from None
-        check_unchanged([file])
+            check_unchanged([file])
+        except Exception as error:
+            self._fail(changed(file) if isinstance(error, FileNotFoundError) else error)
+            if isinstance(error, FileNotFoundError):
+                raise changed(file) from None
+            raise
+
+    def _fail(self, error: Exception) -> None:
+        with self._lock:
+            if not self.stop.is_set():
+                self.failure = error
+                self.stop.set()
+
+
+def _raw(file: LocalFile) -> io.RawIOBase:
+    if file.source is None:
+        return cast("io.RawIOBase", io.BytesIO(file.content))  # reads as one
+    return io.FileIO(file.source)
 
 
 class _Watched(io.BufferedReader):
     """A file that says how far it was read."""
 
-    def __init__(self, raw: io.FileIO, reach: Callable[[int], object]) -> None:
+    def __init__(self, raw: io.RawIOBase, reach: Callable[[int], object]) -> None:
         super().__init__(raw, 1 << 20)
         self._reach = reach
 
@@ -132,7 +148,7 @@ def run_stoppable(work: Callable[[], object], meter: Meter) -> None:
         thread.join(1.0)  # one that waits for an answer is left to it
         raise
     if failures:
-        error = failures[0]
+        error = meter.failure or failures[0]  # others ended because of that one
         while isinstance(error, RuntimeError) and error.__cause__ is not None:
             error = error.__cause__
         raise error

@@ -24,7 +24,8 @@ class PlannedFile(Struct, frozen=True):
     """A file, and how the repository's differs."""
 
     file: LocalFile
-    state: Literal["new", "changed", "same"]
+    state: Literal["new", "changed", "same", "kept"]
+    """`kept` is the repository's own, which stays though ours differs."""
     checksum: str | None = None
     """What the repository's content hashes to, if it has the file."""
 
@@ -53,7 +54,7 @@ class UploadPlan(Struct, frozen=True, kw_only=True):
     @property
     def to_send(self) -> tuple[PlannedFile, ...]:
         """Files that the repository has not, or has with another content."""
-        return tuple(planned for planned in self.files if planned.state != "same")
+        return tuple(planned for planned in self.files if planned.state in ("new", "changed"))
 
     @property
     def total_bytes(self) -> int:
@@ -64,6 +65,11 @@ class UploadPlan(Struct, frozen=True, kw_only=True):
     def overwritten(self) -> tuple[str, ...]:
         """Files of the repository that the upload would replace."""
         return tuple(planned.file.path for planned in self.files if planned.state == "changed")
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Files of the repository that stay though ours differ."""
+        return tuple(planned.file.path for planned in self.files if planned.state == "kept")
 
     @property
     def is_no_op(self) -> bool:
@@ -165,6 +171,15 @@ def who(client: Client) -> str:
             "or set HF_TOKEN"
         )
     return user.name
+
+
+def needed(client: Client, repository: str, user: str) -> str:
+    """Say what it takes to write to a repository."""
+    owner, _, name = repository.partition("/")
+    token = f"  it takes a token of the role `write` ({client.endpoint}/settings/tokens)"
+    if owner.casefold() == user.casefold():
+        return f"{token} that reaches {repository}"
+    return f"{token} of a member of {owner};\n  or name a repository of your own: {user}/{name}"
 
 
 def full_name(repository: str, user: str) -> str:

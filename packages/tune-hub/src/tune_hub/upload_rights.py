@@ -2,11 +2,15 @@
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from tune_hub.client import Client, asked
-from tune_hub.errors import AccessError, RefusedError
+from tune_hub.client import Client, asked, scrubbed
+from tune_hub.errors import AccessError, RefusedError, TransferError
 from tune_hub.listing import list_snapshot
-from tune_hub.upload_plan import UploadPlan
+from tune_hub.upload_plan import UploadPlan, needed
+
+if TYPE_CHECKING:
+    import httpx2
 
 CARD = "README.md"
 
@@ -69,9 +73,38 @@ def rights_told(client: Client, plan: UploadPlan) -> Generator[None]:
         yield
     except AccessError as error:
         first = str(error).partition("\n")[0]
-        raise AccessError(
-            f"{first}\n"
-            f"  it takes a token of the role `write` ({client.endpoint}/settings/tokens) "
-            f"of a member of {plan.repository.partition('/')[0]};\n"
-            f"  or name a repository of your own: {plan.user}/{plan.repository.rpartition('/')[2]}"
+        raise AccessError(f"{first}\n{needed(client, plan.repository, plan.user)}") from None
+
+
+@contextmanager
+def store_told(client: Client) -> Generator[None]:
+    """Tell what goes wrong at the store of large files as that: there, no token of the Hub counts."""
+    import httpx2
+    from huggingface_hub.errors import HfHubHTTPError
+
+    again = "  run the same command again; it goes on where it stopped"
+    hub = httpx2.URL(client.endpoint).netloc
+    try:
+        yield
+    except HfHubHTTPError as error:
+        url = error.response.request.url
+        if url.netloc == hub:
+            raise
+        said = scrubbed(error.server_message or error.response.reason_phrase, client)
+        raise TransferError(
+            f"{_host(url)}: the store of the Hub's large files answered {error.response.status_code}: "
+            f"{said or 'no reason given'}\n{again}"
         ) from None
+    except httpx2.TransportError as error:
+        url = error.request.url
+        if url.netloc == hub:
+            raise
+        raise TransferError(
+            f"{_host(url)}: the store of the Hub's large files cannot be reached, or hangs up: "
+            f"{scrubbed(str(error) or type(error).__name__, client)}\n"
+            f"  check the network (the proxy and firewall too), then run the same command again"
+        ) from None
+
+
+def _host(url: "httpx2.URL") -> str:
+    return f"{url.scheme}://{url.netloc.decode()}"  # which holds no signature and no password

@@ -95,6 +95,7 @@ def _prepare(asked: _Asked, client: "Client") -> "UploadPlan":
     """Look through everything before the first byte is sent."""
     from tune_checkpoint.progress import ProgressLine
     from tune_cli import upload_source as of
+    from tune_cli.upload_base import with_base_named
     from tune_hub.upload_files import with_contents
     from tune_hub.upload_plan import full_name, plan_upload, who
 
@@ -103,7 +104,7 @@ def _prepare(asked: _Asked, client: "Client") -> "UploadPlan":
     _say(asked, f"Successfully authenticated! (as {user})")
     repository = full_name(asked.repo or of.asked_for_repository(source, user), user)
     of.refuse_secrets(source)
-    source, base = of.with_base_named(source)
+    source, base = with_base_named(source, client)
     of.check_weights(source.path)
     files, makes_card = source.files, source.path.is_dir() and not source.has_card
     if makes_card:
@@ -119,19 +120,22 @@ def _prepare(asked: _Asked, client: "Client") -> "UploadPlan":
             private=asked.private,
             progress=progress,
         )
-    return _with_their_card(plan) if makes_card and not asked.force else plan
+    return _with_their_card(plan) if makes_card else plan
 
 
 def _with_their_card(plan: "UploadPlan") -> "UploadPlan":
-    """Leave the card that the repository has, which somebody may have written, unless told to overwrite."""
+    """Leave the card that the repository has, which somebody may have written: none is ours to replace."""
     import msgspec
 
     from tune_cli.upload_source import CARD
 
-    kept = tuple(
-        planned for planned in plan.files if not (planned.file.path == CARD and planned.state == "changed")
+    files = tuple(
+        msgspec.structs.replace(planned, state="kept")
+        if planned.file.path == CARD and planned.state == "changed"
+        else planned
+        for planned in plan.files
     )
-    return msgspec.structs.replace(plan, files=kept)
+    return msgspec.structs.replace(plan, files=files)
 
 
 def _send(asked: _Asked, client: "Client", plan: "UploadPlan") -> int:
@@ -151,14 +155,16 @@ def _result_lines(plan: "UploadPlan", result: "UploadResult") -> list[str]:
     from tune_checkpoint.text import size_text
 
     if result.no_op:
-        first = f"Nothing to upload: {plan.repository} holds all {len(plan.files)} files as they are here"
+        count = len(plan.files) - len(plan.kept)
+        first = f"Nothing to upload: {plan.repository} holds all {count} files as they are here"
     elif not result.files:
         first = f"Made the branch {plan.branch}; {plan.repository} holds all files already"
     else:
         count = len(result.files)
         first = f"Uploaded {count} file{'' if count == 1 else 's'}, {size_text(result.bytes_sent)} sent"
     what = "pull request" if plan.create_pr and not result.no_op else "model"
-    return [first, f"You can find your {what} at {result.url}"]
+    kept = [f"Kept the repository's own {path}" for path in plan.kept]
+    return [first, *kept, f"You can find your {what} at {result.url}"]
 
 
 def _show_plan(asked: _Asked, plan: "UploadPlan") -> int:
