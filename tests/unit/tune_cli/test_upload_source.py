@@ -10,6 +10,7 @@ import pytest
 from adapter_files import lora, write_adapter
 from small_llama import small_weights, write_folder
 from tune_checkpoint import CheckpointError
+from tune_cli.upload_base import with_base_named
 from tune_cli.upload_source import (
     Source,
     asked_for_repository,
@@ -18,7 +19,6 @@ from tune_cli.upload_source import (
     find_source,
     proposed_name,
     refuse_secrets,
-    with_base_named,
 )
 from tune_hub.errors import HubError, RefusedError
 from tune_recipes.errors import UserError
@@ -168,6 +168,57 @@ def test_an_adapter_that_nobody_else_could_load_is_refused_with_what_to_do(base:
         with_base_named(source_of(make_adapter(Path("adapter"), base)))
     assert f'"base_model_name_or_path": "{hint}"' in str(caught.value)
     assert "--adapter adapter" in str(caught.value)
+
+
+@pytest.mark.parametrize("where", ["adapter/models", "elsewhere/models"])
+def test_a_relative_base_is_looked_for_beside_the_adapter_and_where_the_run_was_started(where: str):
+    Path(where, "base").mkdir(parents=True)
+    record = '{"repository": "acme/base", "commit": null, "files": {}}'
+    Path(where, "base/.tune-download.json").write_text(record)
+    adapter = make_adapter(Path("adapter"), "models/base")
+    if where.startswith("elsewhere"):
+        run = make_run(Path("runs/r1"))
+        info = json.loads((run / "run.json").read_text())
+        (run / "run.json").write_text(json.dumps({**info, "cwd": str(Path("elsewhere").resolve())}))
+        shutil.rmtree(run / "final")
+        adapter = adapter.rename(run / "final")
+    source, base = with_base_named(source_of(adapter))
+    assert base == "acme/base"
+    card = card_of(source, "me/adapter", base)
+    assert b"base_model: acme/base\n" in card
+    assert b"`models/base`" not in card
+
+
+def test_a_name_without_a_slash_is_no_folder():
+    source = source_of(make_adapter(Path("adapter"), "gpt2"))
+    assert with_base_named(source) == (source, "gpt2")
+
+
+@pytest.mark.parametrize("is_file", [True, False])
+def test_an_adapter_below_or_alone_names_no_folder_either(is_file: bool):
+    Path("folder").mkdir()
+    adapter = make_adapter(Path("folder/sub"), "/models/llama2")
+    with pytest.raises(RefusedError, match="names a folder of this machine, /models/llama2"):
+        with_base_named(source_of(adapter / "adapter_config.json" if is_file else adapter.parent))
+
+
+def test_a_configuration_goes_up_without_the_folder_that_the_model_was_made_from():
+    folder = write_folder(Path("model"), small_weights())
+    config = json.loads((folder / "config.json").read_text())
+    named = {**config, "_name_or_path": "/home/me/base", "text_config": {"_name_or_path": "acme/base"}}
+    (folder / "config.json").write_text(json.dumps(named))
+    source, _ = with_base_named(source_of(folder))
+    uploaded = next(file.content for file in source.files if file.path == "config.json")
+    assert json.loads(uploaded) == {**named, "_name_or_path": ""}
+
+
+def test_text_that_tells_of_the_home_folder_is_warned_of(here: Path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", "/home/me")
+    folder = write_folder(Path("model"), small_weights())
+    (folder / "notes.md").write_text("from /home/me/data")
+    (folder / "other.md").write_text("from /home/melanie and /home")
+    with_base_named(source_of(folder))
+    assert capsys.readouterr().err == "warning: notes.md: tells of your home folder, /home/me\n"
 
 
 @pytest.mark.parametrize("content", ["{", "[]"])

@@ -3,9 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
-
-from tune_cli.output import warn
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from tune_hub.upload_files import LocalFile
@@ -117,64 +115,6 @@ def refuse_secrets(source: Source) -> None:
         )
 
 
-def with_base_named(source: Source) -> tuple[Source, str | None]:
-    """Let an adapter name its base as others can load it; the folder itself stays as it is.
-
-    Returns:
-        The source, and the repository of an adapter's base.
-
-    Raises:
-        RefusedError: Nobody but this machine knows the base.
-    """
-    import json
-
-    from tune_cli.card_facts import card_facts
-    from tune_hub.upload_files import with_contents
-    from tune_recipes.base_model import read_base_model
-
-    if source.path.is_file() or not any(file.path == ADAPTER_CONFIG for file in source.files):
-        return source, None
-    config = _object_in(source.path / ADAPTER_CONFIG)
-    named = str(config.get("base_model_name_or_path") or "")
-    if named.count("/") == 1 and not named.startswith((".", "/", "~")) and not Path(named).is_dir():
-        return source, named
-    base = card_facts(source.path).base_model or (read_base_model(named).repository if named else None)
-    if not base:
-        raise _no_base(source, named)
-    text = json.dumps({**config, "base_model_name_or_path": base}, indent=2, ensure_ascii=False) + "\n"
-    warn([f"{ADAPTER_CONFIG}: uploaded with {base} as the base model, in place of {named}"])
-    return source._replace(files=with_contents(source.files, {ADAPTER_CONFIG: text.encode()})), base
-
-
-def _object_in(path: Path) -> dict[str, Any]:
-    import json
-
-    from tune_recipes.errors import UserError
-
-    try:
-        value: Any = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: damaged: expected a JSON object")
-    return cast("dict[str, Any]", value)
-
-
-def _no_base(source: Source, named: str) -> Exception:
-    from tune_hub import resolve_alias
-    from tune_hub.errors import RefusedError
-    from tune_recipes.catalog import shown
-
-    what = f"names a folder of this machine, {named}, as its base model" if named else "names no base model"
-    likely = resolve_alias(Path(named).name) or "ORGANISATION/MODEL"
-    return RefusedError(
-        f"{source.path / ADAPTER_CONFIG}: {what}; others could not load the adapter\n"
-        f'  write the repository of the base there: "base_model_name_or_path": "{likely}"\n'
-        f"  or publish the merged model: `tune convert-ckpt {shown(named or 'BASE')} "
-        f"--adapter {shown(source.path)} --output-dir merged`"
-    )
-
-
 def card_of(source: Source, repository: str, base: str | None) -> bytes:
     """Return a model card for what has none.
 
@@ -190,8 +130,8 @@ def card_of(source: Source, repository: str, base: str | None) -> bytes:
 
     name = repository.rpartition("/")[2]
     facts = msgspec.structs.replace(card_facts(source.path), repository=repository, name=name)
-    if base and not facts.base_model:
-        facts = msgspec.structs.replace(facts, base_model=base)
+    if base and facts.base_model != base:
+        facts = msgspec.structs.replace(facts, base_model=base, base_commit=None)
     return model_card(facts).encode()
 
 
