@@ -70,8 +70,11 @@ def write_record(folder: Path | str, record: Record) -> None:
     """Write down where a folder came from, whole or not at all."""
     path = Path(folder) / RECORD
     beside = path.with_name(f"{RECORD}.{os.getpid()}.tmp")
-    beside.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
-    beside.replace(path)
+    try:
+        beside.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def kept(path: Path, checksum: str) -> Kept:
