@@ -123,7 +123,8 @@ def test_code_that_a_strange_configuration_names_is_no_matter(folder: Path, tmp_
 
 def with_sentencepiece(folder: Path, **files: object) -> Path:
     """A model whose tokenizer is a SentencePiece model, with JSON files beside it."""
-    write_folder(folder, small_weights(), CONFIG | {"bos_token_id": 1, "eos_token_id": [2, 3]})
+    config = CONFIG | {"vocab_size": 400, "bos_token_id": 1, "eos_token_id": [2, 3]}
+    write_folder(folder, small_weights(), config)
     (folder / "tokenizer.json").unlink()
     write_sentencepiece(folder / "tokenizer.model", 400)
     for name, value in files.items():

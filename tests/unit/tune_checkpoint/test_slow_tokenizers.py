@@ -86,3 +86,15 @@ def test_an_added_token_of_an_absurd_id_is_beyond_every_vocabulary(
     result = convert(base, tmp_path / "out", adapter=adapter if place == "adapter" else None)
     told = {"base": "none was made: tokens were added", "adapter": "that of the base was kept"}
     assert any(told[place] in warning for warning in result.warnings)
+
+
+@pytest.mark.parametrize("has_parts", [False, True])
+def test_no_tokenizer_is_made_of_more_tokens_than_the_embedding_has_rows(
+    base: Path, tmp_path: Path, has_parts: bool
+):
+    size: dict[str, Any] = {"vocab_size": SIZE - 1}
+    config = {key: value for key, value in CONFIG.items() if key != "vocab_size"}
+    (base / "config.json").write_text(json.dumps(config | ({"text_config": size} if has_parts else size)))
+    result = convert(base, tmp_path / "out")
+    assert "tokenizer.json" not in result.files
+    assert any("400 tokens, but the embedding has 399 rows" in warning for warning in result.warnings)

@@ -49,12 +49,15 @@ def missing_tokenizer(
 
 def _made(source: Path, config: dict[str, Any]) -> TokenizerFiles:
     length = config.get("max_position_embeddings")
+    text = config.get("text_config")
+    num_rows = config.get("vocab_size", text.get("vocab_size") if is_object(text) else None)
     scaled = config.get("rope_scaling") or config.get("rope_parameters")
     is_first = not (is_object(scaled) and "llama3" in (scaled.get("rope_type"), scaled.get("type")))
     return tokenizer_files_from(
         source,
         max_length=length if type(length) is int else None,
         generation="llama3" if is_first else "llama3.1",
+        vocab_size=num_rows if type(num_rows) is int else None,
     )
 
 
