@@ -98,3 +98,22 @@ def test_no_tokenizer_is_made_of_more_tokens_than_the_embedding_has_rows(
     result = convert(base, tmp_path / "out")
     assert "tokenizer.json" not in result.files
     assert any("400 tokens, but the embedding has 399 rows" in warning for warning in result.warnings)
+
+
+@pytest.mark.parametrize(
+    ("beside", "has_vocabulary"),
+    [
+        ({"chat_template.jinja": "{{ messages }}"}, False),
+        ({"chat_template.jinja": "{{ messages }}"}, True),
+        ({"tokenizer_config.json": '{"chat_template": "{{ messages }}"}'}, True),
+    ],
+)
+def test_a_chat_template_that_the_adapter_brings_is_not_missed(
+    base: Path, adapter: Path, tmp_path: Path, beside: dict[str, str], has_vocabulary: bool
+):
+    if not has_vocabulary:
+        (adapter / "tokenizer.model").unlink()
+    assert any("chat template" in warning for warning in convert(base, tmp_path / "plain").warnings)
+    for name, text in beside.items():
+        (adapter / name).write_text(text)
+    assert convert(base, tmp_path / "out", adapter=adapter).warnings == ()

@@ -7,6 +7,7 @@ from typing import Any, cast
 from tune_checkpoint.companions import (
     CHAT_TEMPLATES,
     CONFIG,
+    TOKENIZER_CONFIG,
     is_of_tokenizer,
     is_vocabulary,
 )
@@ -44,8 +45,8 @@ def merged_files(
     brought = {path.name: copied_file(path) for path in small}
     if not any(is_vocabulary(name) for name in brought):
         templates = {name: file for name, file in brought.items() if name in CHAT_TEMPLATES}
-        return tuple((files | templates).values()), plan.warnings
-    num_tokens = _num_tokens(folder, brought)
+        return tuple((files | templates).values()), _without(plan, "chat_template" if templates else ())
+    num_tokens = _num_tokens(brought)
     if num_rows is not None and num_tokens > num_rows:
         warning = (
             f"tokenizer.json: the adapter's has {num_tokens} tokens, and the embedding {num_rows} rows; "
@@ -53,8 +54,19 @@ def merged_files(
         )
         return tuple(files.values()), (*plan.warnings, warning)
     kept = {name: file for name, file in files.items() if not is_of_tokenizer(name)}
-    warnings = tuple(warning for warning in plan.warnings if not warning.startswith("tokenizer.json: "))
-    return tuple((kept | brought).values()), warnings
+    settled = ("tokenizer.json: ", "chat_template") if _has_template(brought) else "tokenizer.json: "
+    return tuple((kept | brought).values()), _without(plan, settled)
+
+
+def _without(plan: Plan, starts: str | tuple[str, ...]) -> tuple[str, ...]:
+    """The warnings of a plan, but for those that begin so."""
+    return tuple(warning for warning in plan.warnings if not warning.startswith(starts))
+
+
+def _has_template(files: dict[str, SideFile]) -> bool:
+    described = files.get(TOKENIZER_CONFIG)
+    within = described is not None and "chat_template" in _read_json(described)
+    return within or not CHAT_TEMPLATES.isdisjoint(files)
 
 
 def _changed(config: dict[str, Any], changes: dict[str, object]) -> dict[str, Any]:
@@ -71,13 +83,9 @@ def _is_small_file(path: Path) -> bool:
     return path.is_file() and path.stat().st_size <= MAX_SIDE_BYTES
 
 
-def _num_tokens(folder: Path, files: dict[str, SideFile]) -> int:
+def _num_tokens(files: dict[str, SideFile]) -> int:
     """One more than the highest id that a tokenizer's JSON files name."""
-    read = {
-        name: _read_json(folder / name, file.content)
-        for name, file in files.items()
-        if name.endswith(".json")
-    }
+    read = {name: _read_json(file) for name, file in files.items() if name.endswith(".json")}
     tokenizer = read.get("tokenizer.json", {})
     model = tokenizer.get("model")
     vocabulary: Any = model.get("vocab") if is_object(model) else None
@@ -85,7 +93,7 @@ def _num_tokens(folder: Path, files: dict[str, SideFile]) -> int:
     for by_token in (vocabulary, read.get("vocab.json"), read.get("added_tokens.json")):
         ids += by_token.values() if is_object(by_token) else []
     ids += [token.get("id") for token in _items(tokenizer.get("added_tokens")) if is_object(token)]
-    ids += added_ids(read.get("tokenizer_config.json", {}))
+    ids += added_ids(read.get(TOKENIZER_CONFIG, {}))
     return max((number for number in ids if isinstance(number, int)), default=-1) + 1
 
 
@@ -93,9 +101,9 @@ def _items(value: Any) -> list[Any]:
     return cast("list[Any]", value) if isinstance(value, list) else []
 
 
-def _read_json(path: Path, content: bytes) -> dict[str, Any]:
+def _read_json(file: SideFile) -> dict[str, Any]:
     try:
-        value: Any = json.loads(content)
+        value: Any = json.loads(file.content)
     except (ValueError, RecursionError) as error:
-        raise CorruptFileError(f"{path}: not valid JSON: {error}") from error
+        raise CorruptFileError(f"{file.path or file.name}: not valid JSON: {error}") from error
     return value if is_object(value) else {}
