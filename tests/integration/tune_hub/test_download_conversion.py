@@ -4,6 +4,7 @@ import json
 import subprocess
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -168,3 +169,19 @@ def test_what_cannot_be_trained_says_what_it_lacks(
     assert result["train_on"] is None
     assert ", ".join(result["missing"]) == lacks
     assert "tune run" in tune_here("download", "acme/m").out
+
+
+def test_a_cache_that_holds_a_part_of_a_model_says_so_without_the_network(
+    hub: Hub, tune_here: RunTune, set_environment
+):
+    shards = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    index = {"metadata": {"total_size": 2}, "weight_map": {"x": shards[0], "y": shards[1]}}
+    files = {"config.json": b"{}", **dict.fromkeys(shards, b"w")}
+    hub.add("acme/m", files | {"model.safetensors.index.json": json.dumps(index).encode()})
+    huggingface_hub.snapshot_download("acme/m", ignore_patterns=shards[1:])
+    set_environment(HF_HUB_OFFLINE="1")
+    done = tune_here("download", "acme/m")
+    assert done.code == 0, done.err
+    assert f"It cannot be trained yet; the folder lacks: {shards[1]}\n" in done.out
+    assert "unset HF_HUB_OFFLINE" in done.out
+    assert "tune run" not in done.out

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tune_cli.downloaded import Reporting
+from tune_cli.commands._downloaded import Reporting
 
 
 def test_each_line_is_written_in_one_piece(monkeypatch: pytest.MonkeyPatch):

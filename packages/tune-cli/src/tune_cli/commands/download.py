@@ -86,7 +86,7 @@ def _default_folder(model: str | None) -> Path:
 
 
 def _list(model: str | None, *, online: bool, token: str | None, json: bool) -> int:
-    from tune_cli.model_list import list_models, model_lines, online_models
+    from tune_cli.commands._model_list import list_models, model_lines, online_models
     from tune_recipes.errors import UserError
 
     if model is not None:
@@ -97,7 +97,7 @@ def _list(model: str | None, *, online: bool, token: str | None, json: bool) -> 
 
 
 def _show_plan(asked: _Asked) -> int:
-    from tune_cli.downloaded import plan_json, plan_lines
+    from tune_cli.commands._downloaded import plan_json, plan_lines
     from tune_hub import plan_download
 
     plan = plan_download(
@@ -114,7 +114,7 @@ def _show_plan(asked: _Asked) -> int:
 
 def _download(asked: _Asked) -> int:
     from tune_cli.commands._converted import converted_folder
-    from tune_cli.downloaded import Reporting, result_json, result_lines
+    from tune_cli.commands._downloaded import Reporting, result_json, result_lines
     from tune_hub import download as fetch
 
     if asked.convert:

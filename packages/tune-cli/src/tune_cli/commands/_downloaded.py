@@ -107,13 +107,19 @@ def result_json(result: "DownloadResult", trained: Path | None, missing: Sequenc
 def result_lines(result: "DownloadResult", trained: Path | None, missing: Sequence[str]) -> list[str]:
     """Say what was written where, and what to do with it, or what it lacks."""
     from tune_checkpoint.plain import printable_text
+    from tune_hub.client import is_offline
 
     lines = [f"Successfully downloaded {result.repository} and wrote to the following locations:"]
     lines += [printable_text(str(result.output_dir / name)) for name in result.files]
     if missing:
         some = printable_text(f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}")
         lines += ["", f"It cannot be trained yet; the folder lacks: {some}"]
-        return [*lines, "Choose these, too, with --include, or all that training needs without it."]
+        lines.append(
+            "The Hub cache has no more; unset HF_HUB_OFFLINE to download the rest."
+            if is_offline()
+            else "Choose these, too, with --include, or all that training needs without it."
+        )
+        return lines
     if trained is None:
         return lines
     if trained != result.output_dir:
