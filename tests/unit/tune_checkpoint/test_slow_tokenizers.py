@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sentencepiece as spm
+from tokenizers import Tokenizer
 
 from adapter_files import QUERY, lora, normal, write_adapter
 from gguf_samples import fields, read_file
 from small_llama import CONFIG, HIDDEN, small_weights, write_folder
-from tokenizer_samples import write_sentencepiece
+from tokenizer_samples import TEXTS, write_sentencepiece
 from tune_checkpoint import convert
 
 ROWS = 420
@@ -58,13 +60,11 @@ def test_a_gguf_file_gets_no_vocabulary_that_lacks_added_tokens(
     assert vocabulary_of(tmp_path / "out") == []
 
 
-def test_a_gguf_file_never_gets_the_bases_vocabulary_where_the_adapter_brings_one(
-    base: Path, adapter: Path, tmp_path: Path
-):
+def test_a_gguf_file_gets_the_vocabulary_that_the_adapter_brings(base: Path, adapter: Path, tmp_path: Path):
     convert(base, tmp_path / "plain", to="gguf")
     convert(base, tmp_path / "out", to="gguf", adapter=adapter)
     assert len(vocabulary_of(tmp_path / "plain")) == SIZE
-    assert len(vocabulary_of(tmp_path / "out")) in (0, SIZE - 10)
+    assert len(vocabulary_of(tmp_path / "out")) == SIZE - 10
 
 
 def test_metas_format_gets_the_vocabulary_of_the_adapter(base: Path, adapter: Path, tmp_path: Path):
@@ -117,3 +117,37 @@ def test_a_chat_template_that_the_adapter_brings_is_not_missed(
     for name, text in beside.items():
         (adapter / name).write_text(text)
     assert convert(base, tmp_path / "out", adapter=adapter).warnings == ()
+
+
+def test_a_tokenizer_is_made_of_the_vocabulary_that_the_adapter_brings(
+    base: Path, adapter: Path, tmp_path: Path
+):
+    warnings = convert(base, tmp_path / "out", adapter=adapter).warnings
+    assert [warning.partition(":")[0] for warning in warnings] == ["chat_template.jinja"]
+    reference = spm.SentencePieceProcessor(model_file=str(adapter / "tokenizer.model"))
+    ours = Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
+    assert ours.get_vocab_size() == SIZE - 10
+    for text in TEXTS:
+        if "<" not in text:
+            assert ours.encode(text, add_special_tokens=False).ids == reference.encode(text)
+
+
+def test_a_vocabulary_of_more_tokens_than_rows_is_left_with_the_adapter(
+    base: Path, adapter: Path, tmp_path: Path
+):
+    write_sentencepiece(adapter / "tokenizer.model", ROWS + 1)
+    warnings = convert(base, tmp_path / "out", adapter=adapter).warnings
+    assert any("the adapter's has 421 tokens, and the embedding 420 rows" in text for text in warnings)
+    written = (tmp_path / "out" / "tokenizer.model").read_bytes()
+    assert written == (base / "tokenizer.model").read_bytes()
+
+
+@pytest.mark.parametrize("damage", [{"tokenizer.model": "what"}, {"added_tokens.json": f'{{"<m>": {SIZE}}}'}])
+def test_no_tokenizer_is_made_of_what_the_adapter_brings_in_part(
+    base: Path, adapter: Path, tmp_path: Path, damage: dict[str, str]
+):
+    for name, text in damage.items():
+        (adapter / name).write_text(text)
+    result = convert(base, tmp_path / "out", adapter=adapter)
+    assert "tokenizer.json" not in result.files
+    assert any(text.startswith(f"tokenizer.json: none in {adapter}, and none") for text in result.warnings)

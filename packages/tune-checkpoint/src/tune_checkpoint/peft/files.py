@@ -14,6 +14,7 @@ from tune_checkpoint.companions import (
 from tune_checkpoint.errors import CorruptFileError
 from tune_checkpoint.plan import Plan, SideFile
 from tune_checkpoint.planning import MAX_SIDE_BYTES, added_ids, copied_file, is_object, json_file
+from tune_checkpoint.tokenizers.missing import missing_tokenizer
 
 
 def base_config(plan: Plan) -> dict[str, Any]:
@@ -29,8 +30,8 @@ def merged_files(
 ) -> tuple[tuple[SideFile, ...], tuple[str, ...]]:
     """The files beside the weights, and warnings.
 
-    An adapter that brings a vocabulary brings a whole tokenizer: no file of the base's stays beside it. One
-    that brings none may have a chat template of its own.
+    An adapter that brings a vocabulary brings a whole tokenizer, whose `tokenizer.json` is made if it lacks:
+    no file of the base's stays beside it. One that brings none may have a chat template of its own.
 
     Args:
         plan: of the base.
@@ -46,6 +47,8 @@ def merged_files(
     if not any(is_vocabulary(name) for name in brought):
         templates = {name: file for name, file in brought.items() if name in CHAT_TEMPLATES}
         return tuple((files | templates).values()), _without(plan, "chat_template" if templates else ())
+    made, lacking = missing_tokenizer(folder, [*brought], _without_rows(base_config(plan)))
+    brought |= {file.name: file for file in made}
     num_tokens = _num_tokens(brought)
     if num_rows is not None and num_tokens > num_rows:
         warning = (
@@ -54,8 +57,14 @@ def merged_files(
         )
         return tuple(files.values()), (*plan.warnings, warning)
     kept = {name: file for name, file in files.items() if not is_of_tokenizer(name)}
-    settled = ("tokenizer.json: ", "chat_template") if _has_template(brought) else "tokenizer.json: "
-    return tuple((kept | brought).values()), _without(plan, settled)
+    is_settled = _has_template(brought) or any(text.startswith("chat_template") for text in lacking)
+    settled = ("tokenizer.json: ", "chat_template") if is_settled else "tokenizer.json: "
+    return tuple((kept | brought).values()), (*_without(plan, settled), *lacking)
+
+
+def _without_rows(config: dict[str, Any]) -> dict[str, Any]:
+    """A config that does not limit the number of tokens, which is for the merged embedding to do."""
+    return {key: value for key, value in config.items() if key not in ("vocab_size", "text_config")}
 
 
 def _without(plan: Plan, starts: str | tuple[str, ...]) -> tuple[str, ...]:
