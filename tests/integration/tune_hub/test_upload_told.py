@@ -9,9 +9,10 @@ import httpx2
 import pytest
 
 from hub.server import Hub
+from support import RunTune
 from tune_hub._upload import UploadResult, upload
 from tune_hub.client import open_client
-from tune_hub.errors import AccessError, TransferError
+from tune_hub.errors import AccessError, RefusedError, TransferError
 from tune_hub.upload_files import files_of, with_contents
 from tune_hub.upload_plan import plan_upload
 from tune_hub.upload_rights import store_told
@@ -72,3 +73,37 @@ def test_rights_that_miss_on_ones_own_repository_name_no_other(hub: Hub, model: 
     with pytest.raises(AccessError, match="role `write`") as caught:
         send(model, "alice/m3")
     assert "of your own" not in str(caught.value)
+
+
+def test_who_is_no_member_is_told_by_the_plan_unless_it_is_proposed(hub: Hub, model: Path):
+    hub.add("acme/tiny", {})
+    client = open_client("hf_bob")
+    for name in ("acme/tiny", "acme/new"):
+        with pytest.raises(AccessError, match="not of acme"):
+            plan_upload(model, name, client=client)
+    assert plan_upload(model, "acme/tiny", client=client, create_pr=True).exists
+
+
+def test_nothing_is_proposed_to_a_repository_that_does_not_exist(hub: Hub, model: Path):
+    with pytest.raises(RefusedError, match="nothing to propose changes to"):
+        plan_upload(model, "alice/new", client=open_client("hf_alice"), create_pr=True)
+
+
+@pytest.mark.parametrize("status", [404, 405])
+def test_a_hub_that_looks_at_no_card_takes_any(hub: Hub, model: Path, status: int):
+    (model / "README.md").write_text("---\nlicense: mit\n---\n")
+    hub.fail("/validate-yaml", status=status)
+    assert "README.md" in send(model, "tiny").files
+
+
+def test_a_dry_run_tells_a_card_that_the_hub_does_not_take_before_weights_are_read(
+    hub: Hub, set_environment, tune_here: RunTune
+):
+    set_environment(HF_TOKEN="hf_alice")
+    folder = Path("model")
+    folder.mkdir()
+    (folder / "README.md").write_text("---\nlicense: my-own\n---\n")
+    (folder / "model.safetensors").write_bytes(b"damaged")
+    said = tune_here("upload", folder, "tiny", "--dry-run")
+    assert said.code == 2
+    assert "does not take its header" in said.err

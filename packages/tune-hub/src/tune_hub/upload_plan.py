@@ -77,8 +77,21 @@ class UploadPlan(Struct, frozen=True, kw_only=True):
         return self.exists and not self.makes_branch and not self.to_send
 
 
-class _AccessToken(Struct):
+class _Named(Struct):
+    name: str = ""
+
+
+class _Scope(Struct):
+    entity: _Named = field(default_factory=_Named)
+
+
+class _FineGrained(Struct):
+    scoped: tuple[_Scope, ...] = ()
+
+
+class _AccessToken(Struct, rename="camel"):
     role: str | None = None
+    fine_grained: _FineGrained = field(default_factory=_FineGrained)
 
 
 class _Auth(Struct, rename="camel"):
@@ -89,7 +102,16 @@ class _User(Struct):
     """What the Hub says of who asks."""
 
     name: str
+    orgs: tuple[_Named, ...] | None = None
     auth: _Auth = field(default_factory=_Auth)
+
+
+class Account(Struct, frozen=True):
+    """Whose token it is."""
+
+    name: str
+    namespaces: frozenset[str] | None
+    """In lower case, where it may have repositories; None if the Hub does not say."""
 
 
 def plan_upload(
@@ -97,7 +119,7 @@ def plan_upload(
     repository: str,
     *,
     client: Client | None = None,
-    user: str | None = None,
+    user: Account | None = None,
     revision: str | None = None,
     create_pr: bool = False,
     private: bool = False,
@@ -125,8 +147,15 @@ def plan_upload(
     files = files_of(source, include_optimizer=include_optimizer) if is_path else source
     with quiet_hub():
         user = user or who(client)
-        repository = full_name(repository, user)
+        repository = full_name(repository, user.name)
         found = _snapshot(client, repository)
+        if create_pr and found is None:
+            raise RefusedError(
+                f"{repository}: does not exist, or is not seen: there is nothing to propose changes to\n"
+                "  leave --create-pr out to make it"
+            )
+        if not create_pr:
+            _check_owner(client, found.repository if found else repository, user)
         if found is not None and private and not found.private:
             raise RefusedError(
                 f"{found.repository} is public, and --private is for a repository that is made\n"
@@ -139,7 +168,7 @@ def plan_upload(
                 found = list_snapshot(client, repository, revision)
         return UploadPlan(
             repository=found.repository if found else repository,
-            user=user,
+            user=user.name,
             endpoint=client.endpoint,
             exists=found is not None,
             private=found.private if found else private,
@@ -151,7 +180,7 @@ def plan_upload(
         )
 
 
-def who(client: Client) -> str:
+def who(client: Client) -> Account:
     """Return whose token it is.
 
     Raises:
@@ -170,7 +199,20 @@ def who(client: Client) -> str:
             f"  make one of the role `write` at {client.endpoint}/settings/tokens, then `hf auth login`, "
             "or set HF_TOKEN"
         )
-    return user.name
+    scopes = user.auth.access_token.fine_grained.scoped
+    names = [user.name, *(org.name for org in user.orgs or ()), *(scope.entity.name for scope in scopes)]
+    namespaces = frozenset(name.partition("/")[0].casefold() for name in names)
+    return Account(user.name, namespaces if user.orgs is not None else None)
+
+
+def _check_owner(client: Client, repository: str, user: Account) -> None:
+    owner = repository.partition("/")[0]
+    if user.namespaces is not None and owner.casefold() not in user.namespaces:
+        raise AccessError(
+            f"{repository}: {client.token_name} ({user.name}) may not write there: it is not of {owner}\n"
+            f"{needed(client, repository, user.name)}\n"
+            "  or propose the changes with --create-pr, if the repository is there"
+        )
 
 
 def needed(client: Client, repository: str, user: str) -> str:

@@ -18,7 +18,7 @@ CARD = "README.md"
 def prepare(client: Client, plan: UploadPlan) -> str | None:
     """Make the repository and the branch if they are missing. Returns the commit to build on."""
     api, repository, commit = client.api, plan.repository, plan.commit
-    _check_card(client, plan)
+    check_card(client, plan)
     if not plan.exists:
         asked(
             client,
@@ -35,8 +35,12 @@ def prepare(client: Client, plan: UploadPlan) -> str | None:
     return commit
 
 
-def _check_card(client: Client, plan: UploadPlan) -> None:
-    """Have the Hub look at the model card, which it would refuse to take after all else was sent."""
+def check_card(client: Client, plan: UploadPlan) -> None:
+    """Have the Hub look at the model card, which it would refuse to take after all else was sent.
+
+    Raises:
+        RefusedError: the Hub would not take it.
+    """
     file = next((planned.file for planned in plan.to_send if planned.file.path == CARD), None)
     if file is None:
         return
@@ -62,6 +66,8 @@ def _card_answer(client: Client, text: str) -> str:
     )
     if answer.status_code == 400:
         return "; ".join(str(error.get("message")) for error in answer.json().get("errors", ()))
+    if answer.status_code in (404, 405):  # another Hub, which has no opinion
+        return ""
     hf_raise_for_status(answer)
     return ""
 

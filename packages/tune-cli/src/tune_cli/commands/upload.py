@@ -98,14 +98,14 @@ def _prepare(asked: _Asked, client: "Client") -> "UploadPlan":
     from tune_cli.upload_base import with_base_named
     from tune_hub.upload_files import with_contents
     from tune_hub.upload_plan import full_name, plan_upload, who
+    from tune_hub.upload_rights import check_card
 
     source = of.find_source(asked.path, include_optimizer=asked.include_optimizer)
     user = who(client)
-    _say(asked, f"Successfully authenticated! (as {user})")
-    repository = full_name(asked.repo or of.asked_for_repository(source, user), user)
+    _say(asked, f"Successfully authenticated! (as {user.name})")
+    repository = full_name(asked.repo or of.asked_for_repository(source, user.name), user.name)
     of.refuse_secrets(source)
     source, base = with_base_named(source, client)
-    of.check_weights(source.path)
     files, makes_card = source.files, source.path.is_dir() and not source.has_card
     if makes_card:
         files = with_contents(files, {of.CARD: of.card_of(source, repository, base)})
@@ -120,7 +120,10 @@ def _prepare(asked: _Asked, client: "Client") -> "UploadPlan":
             private=asked.private,
             progress=progress,
         )
-    return _with_their_card(plan) if makes_card else plan
+    plan = _with_their_card(plan) if makes_card else plan
+    check_card(client, plan)
+    of.check_weights(source)  # last: it takes longest
+    return plan
 
 
 def _with_their_card(plan: "UploadPlan") -> "UploadPlan":
