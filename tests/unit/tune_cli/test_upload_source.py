@@ -1,6 +1,8 @@
 """What `tune upload` takes from a path, before it asks the Hub."""
 
 import json
+import os
+import re
 import shutil
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 
 from adapter_files import lora, write_adapter
 from small_llama import small_weights, write_folder
-from tune_checkpoint import CheckpointError
+from tune_checkpoint import CheckpointError, convert
 from tune_cli.upload_base import with_base_named
 from tune_cli.upload_source import (
     Source,
@@ -113,12 +115,46 @@ def test_off_a_terminal_a_repository_must_be_named():
 
 def test_damaged_weights_are_not_published():
     folder = write_folder(Path("model"), small_weights())
-    check_weights(folder)
-    check_weights(folder / "config.json")
+    check_weights(source_of(folder))
+    check_weights(source_of(folder / "config.json"))
     weights = small_weights()
     weights["model.norm.weight"][0] = np.nan
     with pytest.raises(CheckpointError, match=r"damaged, so it is not published:\n  .*model\.norm\.weight"):
-        check_weights(write_folder(Path("bad"), weights))
+        check_weights(source_of(write_folder(Path("bad"), weights)))
+
+
+@pytest.mark.parametrize("name", ["sub/model.safetensors", "other.safetensors", "sub/m.gguf", "beside.gguf"])
+def test_damaged_weights_that_nobody_would_load_are_not_published_either(name: str):
+    folder = write_folder(Path("model"), small_weights())
+    (folder / "sub").mkdir()
+    if name.endswith(".gguf"):
+        (folder / name).write_bytes(b"GGUF\x03\0\0\0" + b"\xff" * 16)
+    else:
+        shutil.copy(folder / "model.safetensors", folder / name)
+        check_weights(source_of(folder))
+        os.truncate(folder / name, 5000)
+    with pytest.raises(CheckpointError, match=re.escape(Path(name).name)):
+        check_weights(source_of(folder))
+
+
+def test_several_quantisations_of_a_model_are_each_verified():
+    folder = write_folder(Path("model"), small_weights())
+    (folder / "tokenizer.json").unlink()
+    Path("both").mkdir()
+    for quant in ("f16", "q8_0"):
+        convert(folder, Path(quant), to="gguf", quant=quant)
+        (file,) = Path(quant).glob("*.gguf")
+        shutil.copy(file, Path("both") / f"model-{quant}.gguf")
+    check_weights(source_of(Path("both")))
+    os.truncate("both/model-q8_0.gguf", 5000)
+    with pytest.raises(CheckpointError, match="model-q8_0"):
+        check_weights(source_of(Path("both")))
+
+
+def test_a_file_of_another_kind_is_no_damage():
+    folder = write_folder(Path("model"), small_weights())
+    (folder / "weight.bin").write_bytes(b"of another program")
+    check_weights(source_of(folder))
 
 
 def test_a_secret_is_not_published_and_not_shown():
@@ -233,4 +269,4 @@ def test_what_is_no_checkpoint_is_no_model():
     Path("folder").mkdir()
     Path("folder/notes.txt").write_text("hello")
     with pytest.raises((CheckpointError, HubError)):
-        check_weights(Path("folder"))
+        check_weights(source_of(Path("folder")))

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 CARD = "README.md"
 ADAPTER_CONFIG = "adapter_config.json"
 _WEIGHTS = (".safetensors", ".gguf", ".pt", ".pth", ".bin", ".ckpt")
+_CERTAIN_WEIGHTS = (".safetensors", ".gguf")
+_TORCH_BEGINS = (b"PK\x03\x04", b"\x80")
+"""How a file of torch.save begins: a ZIP archive, or of old a pickle."""
 
 
 class Source(NamedTuple):
@@ -76,17 +79,68 @@ def proposed_name(source: Source) -> str:
     return re.sub(r"[^A-Za-z0-9.]+|[.-]{2,}", "-", name).strip("-.")[:96] or "model"
 
 
-def check_weights(path: Path) -> None:
-    """Read all weights and make sure that they are sound.
+def check_weights(source: Source) -> None:
+    """Read all weights that are published, not only those that would be loaded, and make sure they are sound.
 
     Raises:
         CheckpointError: They are not, or there are none.
     """
+    from tune_checkpoint import UnsupportedCheckpointError
+
+    path = source.path
+    if path.is_file():
+        if path.suffix.lower() in _WEIGHTS:
+            _verify(path)
+        return
+    named = [path / file.path for file in source.files if Path(file.path).suffix.lower() in _WEIGHTS]
+    files = [file for file in named if file.is_file()]  # those of a run's checkpoint lie elsewhere
+    checked: set[Path] = set()
+    unreadable: Exception | None = None
+    for folder in dict.fromkeys([path, *(file.parent for file in files)]):
+        try:
+            checked |= _verified_in(folder)
+        except UnsupportedCheckpointError as error:  # as two quantisations beside each other
+            unreadable = unreadable or error
+    for file in files:
+        if file.resolve() not in checked and _is_checkpoint(file):
+            _verify(file)
+            checked.add(file.resolve())
+    if not checked and unreadable is not None:
+        raise unreadable
+
+
+def _verified_in(folder: Path) -> set[Path]:
+    """Verify what would be loaded from a folder. Returns its files of weights."""
+    from tune_checkpoint.listing import all_tensors, kind_of
+
+    kind = kind_of(folder)
+    _verify(folder)
+    return {Path(tensor.path).resolve() for tensor in all_tensors(folder, kind)}
+
+
+def _is_checkpoint(file: Path) -> bool:
+    """Whether a file can be verified; `.bin` and `.pt` may be anything."""
+    from tune_checkpoint import CheckpointError, UnsupportedCheckpointError
+    from tune_checkpoint.listing import kind_of
+
+    if file.suffix.lower() in _CERTAIN_WEIGHTS:
+        return True
+    with file.open("rb") as opened:
+        if not opened.read(4).startswith(_TORCH_BEGINS):
+            return False
+    try:
+        kind_of(file)
+    except UnsupportedCheckpointError:
+        return False
+    except CheckpointError:  # of which it will be told what
+        return True
+    return True
+
+
+def _verify(path: Path) -> None:
     from tune_checkpoint import VerificationError, verify
     from tune_checkpoint.progress import ProgressLine
 
-    if path.is_file() and path.suffix not in _WEIGHTS:
-        return
     with ProgressLine("verifying") as progress:
         found = verify(path, progress=progress)
     if not found.ok:
