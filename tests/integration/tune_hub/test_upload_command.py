@@ -267,7 +267,8 @@ def test_a_signal_ends_it_at_once_and_the_same_command_goes_on(
     process.send_signal(signum)
     _, err = process.communicate(timeout=20)
     assert process.returncode == code
-    assert err == "error: interrupted; the same command goes on where it stopped\n"
+    on = "the same command goes on; a file that had arrived whole is not sent again"
+    assert err == f"error: interrupted; {on}\n"
     hub.release()
     assert subprocess.run(words, env=env, capture_output=True, timeout=60).returncode == 0
     assert {path.name for path in folder.iterdir()} <= set(hub.files("alice/tiny"))

@@ -13,7 +13,8 @@ from support import RunTune
 from tune_hub._upload import UploadResult, upload
 from tune_hub.client import open_client
 from tune_hub.errors import AccessError, RefusedError, TransferError
-from tune_hub.upload_files import files_of, with_contents
+from tune_hub.upload_files import LocalFile, files_of, with_contents
+from tune_hub.upload_groups import HUGE_BYTES, MAX_FILES_PER_COMMIT, by_size
 from tune_hub.upload_plan import plan_upload
 from tune_hub.upload_rights import store_told
 
@@ -107,3 +108,38 @@ def test_a_dry_run_tells_a_card_that_the_hub_does_not_take_before_weights_are_re
     said = tune_here("upload", folder, "tiny", "--dry-run")
     assert said.code == 2
     assert "does not take its header" in said.err
+
+
+def many(tmp_path: Path) -> Path:
+    """A folder of more files than a commit takes."""
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(MAX_FILES_PER_COMMIT + 1):
+        (folder / f"{number}.txt").write_bytes(str(number).encode())
+    return folder
+
+
+def test_an_error_after_a_pull_request_was_opened_names_it(hub: Hub, tmp_path: Path):
+    hub.add("alice/tiny", {})
+    hub.fail("/commit/", skip=1, status=400, times=100)
+    with pytest.raises(TransferError, match=r"go on with --revision refs/pr/1"):
+        send(many(tmp_path), "tiny", create_pr=True)
+
+
+def test_an_interruption_after_a_pull_request_was_opened_names_it(hub: Hub, tmp_path: Path):
+    hub.add("alice/tiny", {})
+    client = open_client("hf_alice")
+    plan = plan_upload(many(tmp_path), "tiny", client=client, create_pr=True)
+
+    def interrupt(done: int, total: int) -> None:
+        if len(hub.asked("/commit/", "POST")) == 1 and done < total:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        upload(plan, client=client, progress=interrupt)
+    assert "--revision refs/pr/1 " in caught.value.__notes__[0]
+
+
+def test_two_huge_files_go_at_a_time():
+    small, huge = LocalFile("a", 5), [LocalFile(name, HUGE_BYTES) for name in "bcd"]
+    assert by_size([small, *huge]) == [(huge, 2), ([small], 4)]

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -13,14 +14,13 @@ from tune_hub.listing import RepoFile, list_snapshot
 from tune_hub.quiet import quiet_hub
 from tune_hub.sending import Meter, operations, run_stoppable, uses_xet
 from tune_hub.upload_files import LocalFile, check_unchanged, is_same
-from tune_hub.upload_groups import batches_of, commits_of
+from tune_hub.upload_groups import CONNECTIONS, batches_of, by_size, commits_of
 from tune_hub.upload_plan import MAIN, PULL_REQUESTS, PlannedFile, Progress, UploadPlan
 from tune_hub.upload_rights import prepare, rights_told, store_told
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo, CommitOperationAdd
 
-CONNECTIONS = 4
 MAX_TRIES_OF_A_COMMIT = 5
 
 
@@ -52,7 +52,9 @@ def upload(
     message: str | None = None,
     progress: Progress | None = None,
 ) -> UploadResult:
-    """Do what a plan says. After any interruption, plan and upload again: nothing is sent twice.
+    """Do what a plan says.
+
+    After any interruption, plan and upload again: a file that had arrived whole is not sent again.
 
     Args:
         plan: from `plan_upload`.
@@ -108,27 +110,42 @@ class _Upload:
     def run(self) -> UploadResult:
         """Send and commit, a group of files at a time."""
         plan, groups = self._plan, commits_of(self._plan.to_send)
-        for number, group in enumerate(groups, 1):
-            files = [planned.file for planned in group]
-            added = operations(files, self._meter)
-            self._send(files, added)
-            part = f" ({number} of {len(groups)})" if len(groups) > 1 else ""
-            self._commit(group, added, self._message + part)
-            self._check_arrived(files, added)
-            self._meter.finish(files)
+        with self._open_proposal_told():
+            for number, group in enumerate(groups, 1):
+                files = [planned.file for planned in group]
+                added = operations(files, self._meter)
+                self._send(files, added)
+                part = f" ({number} of {len(groups)})" if len(groups) > 1 else ""
+                self._commit(group, added, self._message + part)
+                self._check_arrived(files, added)
+                self._meter.finish(files)
         sent = tuple(planned.file.path for planned in plan.to_send)
         return _result(plan, self._parent, sent, self._meter.sent, url=self._pr_url, no_op=plan.is_no_op)
+
+    @contextmanager
+    def _open_proposal_told(self) -> Generator[None]:
+        """Say how to go on once a pull request is open; the same command would open another one."""
+        try:
+            yield
+        except (HubError, KeyboardInterrupt) as error:
+            if self._pr_url is None:
+                raise
+            on = f"the pull request is open: go on with --revision {self._branch} in place of --create-pr"
+            if isinstance(error, HubError):
+                raise type(error)(f"{error}\n  {on}") from None
+            error.add_note(on)
+            raise
 
     def _send(self, files: Sequence[LocalFile], added: "dict[str, CommitOperationAdd]") -> None:
         """Bring large files to the Hub's store, which says which of them it has."""
 
-        def send(operations: "Sequence[CommitOperationAdd]") -> None:
+        def send(operations: "Sequence[CommitOperationAdd]", at_once: int = CONNECTIONS) -> None:
             self._client.api.preupload_lfs_files(
                 self._plan.repository,
                 operations,
                 revision=self._branch,
                 create_pr=self._opens_pr,
-                num_threads=CONNECTIONS,
+                num_threads=at_once,
                 free_memory=False,
             )
 
@@ -139,7 +156,9 @@ class _Upload:
                     for file in batch:
                         self._meter.reach(file, file.size)
             else:
-                run_stoppable(lambda: send(list(added.values())), self._meter)
+                for some, at_once in by_size(files):
+                    batch = [added[file.path] for file in some]
+                    run_stoppable(partial(send, batch, at_once), self._meter)
 
     @contextmanager
     def _failures_told(self, files: Sequence[LocalFile]) -> Generator[None]:

@@ -11,6 +11,10 @@ MAX_SMALL_BYTES_PER_COMMIT = 64 << 20
 SMALL_BYTES = 10 << 20
 """From here on, every file goes to the store of large ones."""
 BATCH_BYTES = 256 << 20
+CONNECTIONS = 4
+HUGE_BYTES = 256 << 20
+"""From here on, a file that a kill interrupts costs more than sending many at a time gains."""
+HUGE_AT_ONCE = 2
 
 
 def commits_of(todo: Sequence[PlannedFile]) -> list[list[PlannedFile]]:
@@ -41,3 +45,13 @@ def batches_of(files: Sequence[LocalFile]) -> list[list[LocalFile]]:
         batches[-1].append(file)
         nbytes += file.size
     return batches
+
+
+def by_size(files: Sequence[LocalFile]) -> list[tuple[list[LocalFile], int]]:
+    """Cut into what is sent one after the other, each with how many of its files go at a time.
+
+    What had arrived of a file that was not whole is lost with an interruption, so few huge ones go at once.
+    """
+    huge = [file for file in files if file.size >= HUGE_BYTES]
+    others = [file for file in files if file.size < HUGE_BYTES]
+    return [(some, at_once) for some, at_once in ((huge, HUGE_AT_ONCE), (others, CONNECTIONS)) if some]

@@ -72,7 +72,9 @@ def upload(
                 return _show_plan(asked, plan)
             return _send(asked, client, plan)
     except KeyboardInterrupt as stop:
-        print("error: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        on = "the same command goes on; a file that had arrived whole is not sent again"
+        on = next(iter(getattr(stop, "__notes__", ())), on)
+        print(f"error: interrupted; {on}", file=sys.stderr)
         return _ended(status_of(stop))
 
 
