@@ -145,3 +145,26 @@ def test_a_damaged_config_tells_nothing(tmp_path, name, text):
     facts = card_facts(tmp_path)
     assert (facts.method, facts.pipeline_tag, facts.rank, facts.base) == (None, None, None, None)
     assert model_card(facts)
+
+
+@pytest.mark.parametrize(
+    ("names", "gguf_file", "is_converted"),
+    [
+        (["model.safetensors", "m.gguf"], None, False),
+        (["m-q8.gguf", "m-f16.gguf"], "m-f16.gguf", True),
+        (["pytorch_model.bin"], None, True),
+    ],
+)
+def test_a_card_knows_what_weights_there_are(tmp_path, names, gguf_file, is_converted):
+    for name in names:
+        (tmp_path / name).touch()
+    facts = card_facts(tmp_path)
+    assert (facts.gguf_file, facts.is_converted) == (gguf_file, is_converted)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "writes_text"), [("LlamaForCausalLM", True), ("BertModel", False), (None, True)]
+)
+def test_a_card_knows_whether_the_model_writes_text(tmp_path, architecture, writes_text):
+    write(tmp_path, config={"architectures": [architecture]} if architecture else {})
+    assert card_facts(tmp_path).writes_text is writes_text

@@ -255,6 +255,23 @@ def test_vllm_is_not_named_for_what_it_does_not_serve():
     assert "vLLM" not in model_card(changed(rank=1024))
 
 
+def test_files_for_llama_cpp_have_commands_that_take_them():
+    facts = changed(form="model", gguf_file="m-q8_0.gguf", is_converted=True, prompt_format=None, prompt=None)
+    text = model_card(facts)
+    assert header(text)["library_name"] == "gguf"
+    assert "llama-cli --hf-repo acme/capitals-lora --hf-file m-q8_0.gguf -p 'Once upon a time'\n" in text
+    assert "tune download acme/capitals-lora --include m-q8_0.gguf\n" in text
+    assert "model=models/capitals-lora-hf " in text
+    assert "transformers" not in text
+    assert "vLLM" not in text
+    split = model_card(msgspec.structs.replace(facts, gguf_file="m-00001-of-00002.gguf"))
+    assert "--include 'm-*-of-00002.gguf'\n" in split
+
+
+def test_what_writes_no_text_is_not_asked_to():
+    assert "Use it" not in model_card(changed(writes_text=False))
+
+
 def test_a_prompt_is_put_as_in_training():
     text = model_card(changed(prompt_format="alpaca", prompt="Add.", prompt_text="### Instruction:\nAdd."))
     assert 'tokenizer("### Instruction:\\nAdd.", return_tensors="pt")' in text

@@ -93,19 +93,32 @@ def _facts_of_folder(folder: Path) -> "CardFacts":
             rank=_number(config.get("r"), int),
             alpha=_number(config.get("lora_alpha"), float),
             pipeline_tag="text-generation" if config.get("task_type") == "CAUSAL_LM" else None,
+            writes_text=config.get("task_type") in ("CAUSAL_LM", None),
             **_named_base(base if isinstance(base, str) else ""),
         )
-    names = str(config.get("architectures"))
+    names, weights = str(config.get("architectures") or ""), _weights(folder)
     prompt_format: PromptFormat | None = "chat" if _has_chat_template(folder) else None
     return CardFacts(
         name=folder.name,
         method=None,
         by_tune=False,
-        pipeline_tag="text-generation" if "ForCausalLM" in names else None,
+        pipeline_tag="text-generation" if "ForCausalLM" in names or "gguf_file" in weights else None,
+        writes_text="ForCausalLM" in names or not names,
         prompt_format=prompt_format,
         **_prompt(prompt_format),
+        **weights,
         **_base(known if (known := read_base_model(str(folder))).repository else None),
     )
+
+
+def _weights(folder: Path) -> dict[str, Any]:
+    """Return what a model's files of weights are, if no safetensors that everything reads."""
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if any(name.endswith(".safetensors") for name in names):
+        return {}
+    if ggufs := [name for name in names if name.endswith(".gguf")]:
+        return {"gguf_file": ggufs[0], "is_converted": True}
+    return {"is_converted": True} if any(name.endswith((".bin", ".pth", ".pt")) for name in names) else {}
 
 
 def _named_base(name: str) -> dict[str, Any]:

@@ -95,6 +95,12 @@ class CardFacts(msgspec.Struct, frozen=True, kw_only=True):
     """An example of one."""
     prompt_text: str | None = None
     """The text that the model gets for it, where that is another and no chat template makes it."""
+    writes_text: bool = True
+    """Whether it is a model that goes on with a text, which is how the card says to use it."""
+    gguf_file: str | None = None
+    """A file of it, if it is published for llama.cpp."""
+    is_converted: bool = False
+    """Whether `tune download` puts what can be run into a folder of its own, `-hf` behind its name."""
 
     @property
     def base(self) -> str | None:
@@ -130,7 +136,7 @@ def _header(facts: CardFacts) -> str:
         {
             "base_model": base,
             "base_model_relation": relation if base else None,
-            "library_name": "peft" if facts.form == "adapter" else "transformers",
+            "library_name": _library(facts),
             **_license(facts),
             "datasets": [name for name in facts.datasets if _HUB_ID.fullmatch(name)],
             "language": facts.language,
@@ -138,6 +144,12 @@ def _header(facts: CardFacts) -> str:
             "tags": list(dict.fromkeys([*tags, *facts.tags])),
         }
     )
+
+
+def _library(facts: CardFacts) -> str:
+    if facts.gguf_file:
+        return "gguf"
+    return "peft" if facts.form == "adapter" else "transformers"
 
 
 def _license(facts: CardFacts) -> dict[str, str | None]:

@@ -17,13 +17,19 @@ _VLLM_RANKS = (16, 32, 64, 128, 256, 320, 512)
 
 
 def use_section(facts: "CardFacts") -> Iterator[str]:
-    """Yield the parts of the section on how to use a model: transformers or PEFT, vLLM, tune."""
+    """Yield the parts of the section on how to use a model: transformers or PEFT, vLLM, llama.cpp, tune."""
+    if not facts.writes_text:
+        return
     yield "## Use it"
-    yield f"With {'peft' if facts.form == 'adapter' else 'transformers'}:"
-    yield code_block("python", _python(facts))
-    if server := _vllm(facts):
-        yield "With vLLM, as a server:"
-        yield code_block("sh", server)
+    if facts.gguf_file:
+        yield "With llama.cpp:"
+        yield code_block("sh", _llama_cpp(facts, facts.gguf_file))
+    else:
+        yield f"With {'peft' if facts.form == 'adapter' else 'transformers'}:"
+        yield code_block("python", _python(facts))
+        if server := _vllm(facts):
+            yield "With vLLM, as a server:"
+            yield code_block("sh", server)
     yield "With tune:"
     yield code_block("sh", "\n".join(_tune(facts)))
 
@@ -79,6 +85,11 @@ def _python(facts: "CardFacts") -> str:
     )
 
 
+def _llama_cpp(facts: "CardFacts", file: str) -> str:
+    of = ["--hf-repo", facts.repository, "--hf-file", file] if facts.repository else ["-m", file]
+    return shlex.join(["llama-cli", *of, "-p", _prompt(facts)])
+
+
 def _vllm(facts: "CardFacts") -> str | None:
     if facts.form != "adapter":
         return shlex.join(["vllm", "serve", _name(facts)])
@@ -95,8 +106,11 @@ def _tune(facts: "CardFacts") -> Iterator[str]:
     """Yield the commands that fetch the model, and its base, and ask it something."""
     model = _name(facts)
     if facts.repository:
-        yield shlex.join(["tune", "download", facts.repository])
-        model = f"models/{facts.repository.rpartition('/')[2]}"
+        # All parts of a model that is split.
+        parts = re.sub(r"-\d+(-of-\d+\.gguf)$", r"-*\1", facts.gguf_file or "")
+        only = ["--include", parts] if parts else []
+        yield shlex.join(["tune", "download", facts.repository, *only])
+        model = f"models/{facts.repository.rpartition('/')[2]}{'-hf' if facts.is_converted else ''}"
     words = ["tune", "run", "generate"]
     if facts.form == "adapter":
         base = _base(facts)
