@@ -143,3 +143,22 @@ def test_an_interruption_after_a_pull_request_was_opened_names_it(hub: Hub, tmp_
 def test_two_huge_files_go_at_a_time():
     small, huge = LocalFile("a", 5), [LocalFile(name, HUGE_BYTES) for name in "bcd"]
     assert by_size([small, *huge]) == [(huge, 2), ([small], 4)]
+
+
+ASKS = [("/preupload/", "POST"), ("/objects/batch", "POST"), ("/_lfs/", "PUT"), ("/commit/", "POST")]
+
+
+@pytest.mark.parametrize(("match", "method"), ASKS)
+def test_a_wait_that_is_too_long_is_an_error_with_its_seconds(hub: Hub, model: Path, match, method):
+    hub.fail(match, method=method, status=429, headers={"Retry-After": "3600"}, times=100)
+    with pytest.raises(TransferError, match="asks us to wait 3600 s"):
+        send(model, "tiny")
+
+
+def test_a_wait_is_told_once(hub: Hub, model: Path):
+    hub.fail("/preupload/", status=429, headers={"RateLimit": '"api";r=0;t=1', "Retry-After": "9999"})
+    hub.fail("/commit/", status=503, headers={"Retry-After": "1"})
+    told: list[str] = []
+    client = open_client("hf_alice")
+    upload(plan_upload(model, "tiny", client=client), client=client, notice=told.append)
+    assert told == ["the Hub asks us to wait 1 s"]

@@ -1,6 +1,6 @@
 """`upload`: what a plan says, in commits that are whole. The module's name leaves `tune_hub.upload` to it."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from tune_hub.client import Client, asked, open_client, scrubbed, translated
 from tune_hub.errors import DamagedError, HubError, RefusedError, TransferError
 from tune_hub.listing import RepoFile, list_snapshot
 from tune_hub.quiet import quiet_hub
-from tune_hub.sending import Meter, operations, run_stoppable, uses_xet
+from tune_hub.sending import Meter, operations, run_stoppable, uses_xet, waits_told
 from tune_hub.upload_files import LocalFile, check_unchanged, is_same
 from tune_hub.upload_groups import CONNECTIONS, batches_of, by_size, commits_of
 from tune_hub.upload_plan import MAIN, PULL_REQUESTS, PlannedFile, Progress, UploadPlan
@@ -51,6 +51,7 @@ def upload(
     force: bool = False,
     message: str | None = None,
     progress: Progress | None = None,
+    notice: Callable[[str], object] | None = None,
 ) -> UploadResult:
     """Do what a plan says.
 
@@ -62,6 +63,7 @@ def upload(
         force: files of the repository may be overwritten.
         message: of the commit.
         progress: called with the bytes that are there, and the bytes to send.
+        notice: called with what the user may want to know meanwhile, a line.
 
     Raises:
         HubError: it is not allowed, or it failed; what the repository holds is whole all the same.
@@ -72,7 +74,7 @@ def upload(
     if plan.is_no_op or (plan.create_pr and plan.exists and not plan.to_send):
         return _result(plan, plan.commit, (), 0, no_op=True)
     message = message or f"Upload {plan.repository.rpartition('/')[2]} with tune"
-    with quiet_hub(), rights_told(client, plan):
+    with quiet_hub(), rights_told(client, plan), waits_told(client, notice):
         parent = prepare(client, plan)
         meter = Meter(plan.total_bytes, progress)
         return _Upload(client, plan, message, meter, parent).run()

@@ -1,14 +1,19 @@
 """Files on their way to the Hub: opened so that progress is seen and a change on the disk is noticed."""
 
 import io
+import re
 import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO, cast
 
+from tune_hub.client import RETRIED_STATUSES, Client
+from tune_hub.errors import TransferError
 from tune_hub.upload_files import LocalFile, changed, check_unchanged
+from tune_hub.waiting import LONGEST_ASKED_WAIT_S
 
 if TYPE_CHECKING:
+    import httpx2
     from huggingface_hub import CommitOperationAdd
 
 
@@ -152,6 +157,48 @@ def run_stoppable(work: Callable[[], object], meter: Meter) -> None:
         while isinstance(error, RuntimeError) and error.__cause__ is not None:
             error = error.__cause__
         raise error
+
+
+@contextmanager
+def waits_told(client: Client, notice: Callable[[str], object] | None) -> Generator[None]:
+    """Let nobody wait in silence while huggingface_hub does what a busy server asks for.
+
+    Args:
+        client: whose connections.
+        notice: told once that there is a wait.
+
+    Raises:
+        TransferError: in the block, a server asks for a longer wait than anybody has the patience for.
+
+    Source: RFC 9110, 10.2.3; draft-ietf-httpapi-ratelimit-headers for what the Hub says with a 429.
+    """
+    told = threading.Event()
+
+    def look(response: "httpx2.Response") -> None:
+        seconds = _asked_wait_s(response) if response.status_code in RETRIED_STATUSES else 0
+        if seconds > LONGEST_ASKED_WAIT_S:
+            raise TransferError(
+                f"{response.request.url.host}: asks us to wait {seconds} s ({response.status_code})\n"
+                "  run the same command again after that; it goes on where it stopped"
+            )
+        if seconds and notice and not told.is_set():
+            told.set()
+            notice(f"the Hub asks us to wait {seconds} s")
+
+    hooks = client.session.event_hooks["response"]
+    hooks.append(look)
+    try:
+        yield
+    finally:
+        hooks.remove(look)
+
+
+def _asked_wait_s(response: "httpx2.Response") -> int:
+    spent = re.search(r"\br=0\b.*\bt=(\d+)", response.headers.get("RateLimit", ""))
+    after = response.headers.get("Retry-After", "").strip()
+    if spent and response.status_code == 429:
+        return int(spent[1])
+    return int(after) if after.isdecimal() else 0
 
 
 def uses_xet() -> bool:

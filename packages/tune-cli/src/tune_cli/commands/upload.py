@@ -148,7 +148,14 @@ def _send(asked: _Asked, client: "Client", plan: "UploadPlan") -> int:
     from tune_hub._upload import upload as send
 
     with ProgressLine("uploading") as progress:
-        result = send(plan, client=client, force=asked.force, message=asked.message, progress=progress)
+        result = send(
+            plan,
+            client=client,
+            force=asked.force,
+            message=asked.message,
+            progress=progress,
+            notice=lambda line: print(line, file=sys.stderr, flush=True),
+        )
     if asked.json:
         print_json(result)
     else:
