@@ -109,7 +109,8 @@ def test_families_that_tie_by_default_do_so_in_transformers():
 
 def test_layers_that_share_their_weights_are_both_written(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    config = LlamaConfig(**SIZES | {"num_hidden_layers": 2}, intermediate_size=48, tie_word_embeddings=True)
+    shape = {**SIZES, "num_hidden_layers": 2, "intermediate_size": 48, "tie_word_embeddings": True}
+    config = LlamaConfig.from_dict(shape)
     model = AutoModelForCausalLM.from_config(config).eval()
     weights = dict(model.state_dict())
     weights |= {
