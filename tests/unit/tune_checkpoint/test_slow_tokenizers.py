@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from adapter_files import QUERY, lora, normal, write_adapter
 from gguf_samples import fields, read_file
 from small_llama import CONFIG, HIDDEN, small_weights, write_folder
-from tokenizer_samples import TEXTS, write_sentencepiece
+from tokenizer_samples import TEXTS, byte_level, write_sentencepiece
 from tune_checkpoint import convert
 
 ROWS = 420
@@ -151,3 +151,15 @@ def test_no_tokenizer_is_made_of_what_the_adapter_brings_in_part(
     result = convert(base, tmp_path / "out", adapter=adapter)
     assert "tokenizer.json" not in result.files
     assert any(text.startswith(f"tokenizer.json: none in {adapter}, and none") for text in result.warnings)
+
+
+def test_metas_format_gets_no_vocabulary_of_the_base_where_the_adapter_brings_a_fast_one(
+    base: Path, adapter: Path, tmp_path: Path
+):
+    (base / "original").mkdir()
+    (base / "original" / "tokenizer.model").write_text("Meta's")
+    (adapter / "tokenizer.model").unlink()
+    byte_level(None, SIZE - 10).save(str(adapter / "tokenizer.json"))
+    result = convert(base, tmp_path / "out", to="meta", adapter=adapter)
+    assert not (tmp_path / "out" / "tokenizer.model").exists()
+    assert any(warning.startswith("tokenizer.model: ") for warning in result.warnings)

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import msgspec
 from msgspec.structs import replace
 
-from tune_checkpoint.companions import LEGAL
+from tune_checkpoint.companions import LEGAL, is_vocabulary
 from tune_checkpoint.dtypes import FLOATS
 from tune_checkpoint.errors import UnsupportedCheckpointError
 from tune_checkpoint.layout import FileLayout, Placed
@@ -56,7 +56,8 @@ def to_meta(plan: Plan) -> Plan:
     files = [json_file(PARAMS, params), *(file for file in plan.files if file.name in KEPT)]
     below = where / "original" / TOKENIZER  # where the Llama 3 folders of the Hub have Meta's files
     is_of_adapter = any(
-        file.name == TOKENIZER and file.path is not None and Path(file.path).parent != where for file in files
+        is_vocabulary(file.name) and file.path is not None and Path(file.path).parent != where
+        for file in plan.files
     )
     if not is_of_adapter and below.is_file() and below.stat().st_size <= MAX_SIDE_BYTES:
         files = [file for file in files if file.name != TOKENIZER]
