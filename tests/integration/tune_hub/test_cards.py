@@ -9,7 +9,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from support import RunTune
-from tune_cli.card_facts import card_facts
+from tune_cli.commands._card_facts import card_facts
 from tune_hub.card import model_card
 from tune_hub.secrets import find_secrets
 

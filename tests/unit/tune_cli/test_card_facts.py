@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tune_cli.card_facts import card_facts
+from tune_cli.commands._card_facts import card_facts
 from tune_hub.card import CardFacts, model_card
 from tune_recipes import runs
 from tune_recipes.catalog import RECIPES

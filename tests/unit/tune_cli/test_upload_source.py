@@ -12,8 +12,8 @@ import pytest
 from adapter_files import lora, write_adapter
 from small_llama import small_weights, write_folder
 from tune_checkpoint import CheckpointError, convert
-from tune_cli.upload_base import with_base_named
-from tune_cli.upload_source import (
+from tune_cli.commands._upload_base import with_base_named
+from tune_cli.commands._upload_source import (
     Source,
     asked_for_repository,
     card_of,

@@ -96,8 +96,8 @@ def _ended(status: int) -> int:
 def _prepare(asked: _Asked, client: "Client") -> "UploadPlan":
     """Look through everything before the first byte is sent."""
     from tune_checkpoint.progress import ProgressLine
-    from tune_cli import upload_source as of
-    from tune_cli.upload_base import with_base_named
+    from tune_cli.commands import _upload_source as of
+    from tune_cli.commands._upload_base import with_base_named
     from tune_hub.upload_files import with_contents
     from tune_hub.upload_plan import full_name, plan_upload, who
     from tune_hub.upload_rights import check_card
@@ -132,7 +132,7 @@ def _with_their_card(plan: "UploadPlan") -> "UploadPlan":
     """Leave the card that the repository has, which somebody may have written: none is ours to replace."""
     import msgspec
 
-    from tune_cli.upload_source import CARD
+    from tune_cli.commands._upload_source import CARD
 
     files = tuple(
         msgspec.structs.replace(planned, state="kept")
@@ -181,7 +181,7 @@ def _result_lines(plan: "UploadPlan", result: "UploadResult") -> list[str]:
 
 def _show_plan(asked: _Asked, plan: "UploadPlan") -> int:
     from tune_checkpoint.text import size_text
-    from tune_cli.upload_source import plan_lines
+    from tune_cli.commands._upload_source import plan_lines
 
     if asked.json:
         print_json(_plan_json(plan))

@@ -179,7 +179,7 @@ def card_of(source: Source, repository: str, base: str | None) -> bytes:
     """
     import msgspec
 
-    from tune_cli.card_facts import card_facts
+    from tune_cli.commands._card_facts import card_facts
     from tune_hub.card import model_card
 
     name = repository.rpartition("/")[2]

@@ -5,8 +5,8 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, cast
 
+from tune_cli.commands._upload_source import ADAPTER_CONFIG, Source
 from tune_cli.output import warn
-from tune_cli.upload_source import ADAPTER_CONFIG, Source
 
 if TYPE_CHECKING:
     from tune_hub.client import Client
@@ -65,7 +65,7 @@ def place_of(source: Source, path: str) -> Path:
 
 def _repository(source: Source, config: Path, named: str, client: "Client | None") -> str:
     """Return what an adapter's base is called by those who have only the Hub."""
-    from tune_cli.card_facts import card_facts
+    from tune_cli.commands._card_facts import card_facts
     from tune_recipes.base_model import read_base_model
     from tune_recipes.catalog import expand_home
     from tune_recipes.runs import read_info
