@@ -16,7 +16,7 @@ from tune_hub.download_plan import (
     State,
     check_folder,
     check_room,
-    plan_download,
+    chosen_files,
     planned,
     reporting,
 )
@@ -106,19 +106,17 @@ def download(
         HubError: as `plan_download` does.
     """
     output_dir, events = Path(output_dir), events or Events()
-    plan = plan_download(model, output_dir, revision=revision, token=token, include=include, exclude=exclude)
-    check_folder(plan, force)
+    snapshot, files = chosen_files(model, revision=revision, token=token, include=include, exclude=exclude)
     client = None if is_offline() else open_client(token)
     with reporting(output_dir), locked(output_dir, lambda: events.waiting(output_dir)):
-        # Another download may have been here meanwhile.
-        plan = planned(plan.snapshot, [each.file for each in plan.files], output_dir)
+        plan = planned(snapshot, files, output_dir)  # it may read all files, so only when no other can write
         check_folder(plan, force)
         check_room(plan)
         fetched = _Work(plan, client, events).done()
-        forget_partials(output_dir, plan.snapshot.files)
+        forget_partials(output_dir, snapshot.files)
     return DownloadResult(
-        repository=plan.snapshot.repository,
-        commit=plan.snapshot.commit,
+        repository=snapshot.repository,
+        commit=snapshot.commit,
         output_dir=output_dir,
         files=tuple(each.file.path for each in plan.files),
         nbytes=plan.nbytes,

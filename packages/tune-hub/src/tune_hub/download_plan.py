@@ -76,6 +76,15 @@ def plan_download(
     Raises:
         HubError: it cannot be seen or reached, or has no file of the kind.
     """
+    snapshot, files = chosen_files(model, revision=revision, token=token, include=include, exclude=exclude)
+    with reporting(Path(output_dir)):
+        return planned(snapshot, files, Path(output_dir))
+
+
+def chosen_files(
+    model: str, *, revision: str | None, token: str | None, include: Sequence[str], exclude: Sequence[str]
+) -> tuple[Snapshot, tuple[RepoFile, ...]]:
+    """Ask which files there are, and choose; arguments and errors are those of `plan_download`."""
     repository = repository_of(model)
     if is_offline():
         snapshot = cached_snapshot(repository, revision)
@@ -84,9 +93,7 @@ def plan_download(
         snapshot = list_snapshot(client, repository, revision)
         if snapshot.gated:
             check_access(client, repository)
-    files = choose_files(repository, snapshot.files, include=include, exclude=exclude)
-    with reporting(Path(output_dir)):
-        return planned(snapshot, files, Path(output_dir))
+    return snapshot, choose_files(repository, snapshot.files, include=include, exclude=exclude)
 
 
 def planned(snapshot: Snapshot, files: Sequence[RepoFile], folder: Path) -> DownloadPlan:
@@ -189,6 +196,6 @@ def reporting(folder: Path) -> Generator[None]:
         hint = (
             "make room, then run the same command again; it goes on where it stopped"
             if full
-            else ("choose another folder with --output-dir")
+            else "choose another folder with --output-dir"
         )
         raise DiskError(f"{folder}: cannot be written: {error.strerror}{where}\n  {hint}") from None

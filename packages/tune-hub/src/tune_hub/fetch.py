@@ -101,7 +101,7 @@ def _receive(wanted: Wanted, growing: GrowingFile) -> None:
 
     try:
         with _opened(wanted, growing.size) as response:
-            if growing.size and not _goes_on(response, growing.size, wanted.file.size):
+            if growing.size and not _goes_on(response, growing.size):
                 growing.begin_anew()
                 if response.status_code != 200:
                     raise Problem("the server did not go on where it stopped")
@@ -116,7 +116,7 @@ def _receive(wanted: Wanted, growing: GrowingFile) -> None:
         raise Problem(scrubbed(str(error) or type(error).__name__, wanted.client)) from None
 
 
-def _goes_on(response: "httpx2.Response", offset: int, size: int) -> bool:
+def _goes_on(response: "httpx2.Response", offset: int) -> bool:
     """Whether an answer is what comes behind the offset. An error says nothing about that."""
     if response.status_code == 206:
         return response.headers.get("Content-Range", "").startswith(f"bytes {offset}-")
