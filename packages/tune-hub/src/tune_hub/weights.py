@@ -93,7 +93,7 @@ def _check_one_model(repository: str, paths: Sequence[str]) -> None:
     """Refuse several sets of weights, of which we cannot know which is meant."""
     weights = [path for path in paths if has_weights([path])]
     has_index = "model.safetensors.index.json" in paths  # which makes one model of files of any names
-    patterns = list(dict.fromkeys(_pattern(path) for path in weights))
+    patterns = list(dict.fromkeys(pattern_of(path) for path in weights))
     names = {re.sub(r"-\*-of-\d+", "", pattern) for pattern in patterns}
     if len(patterns) == 1 or (has_index and len(patterns) == len(names)):
         return
@@ -109,7 +109,7 @@ def _check_one_model(repository: str, paths: Sequence[str]) -> None:
     )
 
 
-def _pattern(path: str) -> str:
+def pattern_of(path: str) -> str:
     """What fits a file of weights and the other parts of its model, and no other model's."""
     parts = re.fullmatch(r"(.*)-\d+-of-(\d+)(\.[^/]*)", path)
     if parts:

@@ -113,12 +113,15 @@ def _facts_of_folder(folder: Path) -> "CardFacts":
 
 def _weights(folder: Path) -> dict[str, Any]:
     """Return what a model's files of weights are, if no safetensors that everything reads."""
+    from tune_cli.commands._converted import needs_conversion
+    from tune_hub.weights import has_weights
+
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    if any(name.endswith(".safetensors") for name in names):
+    if not needs_conversion(names):
         return {}
-    if ggufs := [name for name in names if name.endswith(".gguf")]:
-        return {"gguf_file": ggufs[0], "is_converted": True}
-    return {"is_converted": True} if any(name.endswith((".bin", ".pth", ".pt")) for name in names) else {}
+    weights = [name for name in names if has_weights([name])]
+    ggufs = [name for name in weights if name.endswith(".gguf")]
+    return {"is_converted": True} | ({"gguf_file": ggufs[0]} if ggufs == weights else {})
 
 
 def _named_base(name: str) -> dict[str, Any]:

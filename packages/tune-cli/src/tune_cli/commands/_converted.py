@@ -153,13 +153,13 @@ def _check_replaceable(folder: Path, made: Conversion | None, origin: Conversion
 def _weights(result: "DownloadResult") -> Path:
     """What to convert: the one GGUF file, or the folder that the weights lie in."""
     from tune_hub.errors import RefusedError
-    from tune_hub.weights import has_weights
+    from tune_hub.weights import has_weights, pattern_of
 
     weights = sorted(name for name in result.files if has_weights([name]))
     others = [name for name in weights if not name.endswith(".gguf")]
     if others:
         return (result.output_dir / others[0]).parent
-    models = list(dict.fromkeys(re.sub(r"-\d+-of-(\d+)\.gguf$", r"-*-of-\1.gguf", name) for name in weights))
+    models = list(dict.fromkeys(map(pattern_of, weights)))
     if len(models) > 1:
         raise RefusedError(
             f"{result.output_dir}: has {len(models)} GGUF models, and one can be converted: "
