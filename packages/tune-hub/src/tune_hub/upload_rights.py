@@ -4,6 +4,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from tune_hub.addresses import origin
 from tune_hub.client import Client, asked, scrubbed
 from tune_hub.errors import AccessError, RefusedError, TransferError
 from tune_hub.listing import list_snapshot
@@ -89,12 +90,12 @@ def store_told(client: Client) -> Generator[None]:
     from huggingface_hub.errors import HfHubHTTPError
 
     again = "  run the same command again; it goes on where it stopped"
-    hub = httpx2.URL(client.endpoint).netloc
+    hub = origin(client.endpoint)
     try:
         yield
     except HfHubHTTPError as error:
         url = error.response.request.url
-        if url.netloc == hub:
+        if origin(str(url)) == hub:
             raise
         said = scrubbed(error.server_message or error.response.reason_phrase, client)
         raise TransferError(
@@ -103,7 +104,7 @@ def store_told(client: Client) -> Generator[None]:
         ) from None
     except httpx2.TransportError as error:
         url = error.request.url
-        if url.netloc == hub:
+        if origin(str(url)) == hub:
             raise
         raise TransferError(
             f"{_host(url)}: the store of the Hub's large files cannot be reached, or hangs up: "
