@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from hub.server import Hub
+from support import RunTune
 from tune_hub import download, plan_download, read_record
 from tune_hub.errors import DiskError, HubError, RefusedError
 
@@ -31,6 +32,12 @@ def test_another_commit_is_refused_even_where_no_name_collides(folder: Path):
         download("acme/small", folder)
     assert contents(folder) == OLD
     assert plan_download("acme/small", folder).stale == ("gone.json", "model.safetensors")
+
+
+def test_a_dry_run_names_what_an_update_would_remove(folder: Path, tune_here: RunTune):
+    done = tune_here("download", "acme/small", "--output-dir", folder, "--dry-run")
+    assert done.code == 0, done.err
+    assert "  would remove gone.json, with --force" in done.out.splitlines()
 
 
 def test_an_update_leaves_nothing_of_the_old_commit(folder: Path):

@@ -66,6 +66,8 @@ def plan_lines(plan: "DownloadPlan", *, convert: bool) -> list[str]:
         for each in plan.files
     ]
     lines += [f"  would replace {printable_text(name)}, with --force" for name in plan.replaced]
+    gone = [name for name in plan.stale if name not in plan.replaced]
+    lines += [f"  would remove {printable_text(name)}, with --force" for name in gone]
     lines.append(
         f"{len(plan.files)} files of {size_text(plan.nbytes)}, {size_text(plan.missing_bytes)} to be fetched"
     )
@@ -85,6 +87,7 @@ def plan_json(plan: "DownloadPlan") -> dict[str, object]:
             for each in plan.files
         ],
         "replaced": plan.replaced,
+        "stale": plan.stale,
         "nbytes": plan.nbytes,
         "missing_bytes": plan.missing_bytes,
     }
