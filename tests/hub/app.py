@@ -37,6 +37,9 @@ class App:
         assert scope["type"] == "http"
         seen = Seen.of(scope, self.origins.cdn.partition("//")[2])
         self.requests.append(seen)
+        errors = (
+            self.errors
+        )  # a test that has ended may have left this request: its error is not the next one's
         fault = _met(self.faults, seen)
         wire = Wire(receive, send, seen, fault)
         if fault.ignore_range:
@@ -47,7 +50,7 @@ class App:
         except (HungUp, ClientDisconnect):
             pass
         except Exception:
-            self.errors.append(traceback.format_exc())
+            errors.append(traceback.format_exc())
             raise
 
     async def _answer(self, request: Request, seen: Seen, fault: Fault, wire: Wire) -> Response:
