@@ -1,9 +1,12 @@
 """A recipe under bare Python never trains alone where the environment says that there are others."""
 
+import sys
+from pathlib import Path
+
 import pytest
 
 from tune_recipes.errors import UserError
-from tune_recipes.train.distributed import OTHERS_SAY, has_lost_others, num_processes
+from tune_recipes.train.distributed import OTHERS_SAY, has_lost_others, join_world, num_processes
 
 
 @pytest.fixture(autouse=True)
@@ -45,3 +48,16 @@ def test_errors_of_one_s_own_are_not_taken_for_the_end_of_others():
     assert has_lost_others(RuntimeError(gone))
     assert not has_lost_others(RuntimeError("Connection closed by peer"))
     assert not has_lost_others(RuntimeError("[/x/gloo/transport/tcp/pair.cc:1] Timed out waiting 1000ms"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the names of threads from /proc")
+def test_threads_that_carry_messages_end_with_the_world():
+    def carriers() -> int:
+        names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+        return names.count("pt_gloo_runloop")
+
+    with join_world() as world:
+        world.gather("a message")
+        before = carriers()
+    assert carriers() < before
+    assert world.is_first  # whoever still has it keeps no network

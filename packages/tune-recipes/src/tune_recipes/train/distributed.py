@@ -182,7 +182,11 @@ def join_world() -> Generator[World]:
         dist.init_process_group(backends)
     try:
         mesh = init_device_mesh(device.type, (size,))
-        yield World(rank, size, device, mesh, messages=new_group())
+        world = World(rank, size, device, mesh, messages=new_group())
+        yield world
+        # The threads of gloo end with the last that knows their group. One that still lets go of a message
+        # when Python ends would end this process with SIGABRT, though all is done.
+        object.__setattr__(world, "messages", None)
     finally:
         dist.destroy_process_group()
 
